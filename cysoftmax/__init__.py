@@ -1,0 +1,12 @@
+"""Softmax, softmax cross-entropy and its gradient for NumPy arrays."""
+
+from cysoftmax._api import (
+    CrossEntropy,
+    cross_entropy,
+    cross_entropy_grad,
+    cross_entropy_with_grad,
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmax_vjp,
+)

@@ -1,0 +1,166 @@
+"""Arguments: what is accepted, what is made of it, and what is said otherwise.
+
+Every error names the argument, what was expected and what came. The core gets arrays that
+are native, aligned and have the class axis last.
+"""
+
+import operator
+from numbers import Real
+
+import numpy as np
+
+REAL = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def check_not_yet(**options):
+    """Refuse options that are part of the signature but not implemented yet."""
+    for name, (value, default) in options.items():
+        if value is not default and not (isinstance(value, Real) and value == default):
+            raise NotImplementedError(f"{name} is not implemented yet; got {value!r}")
+
+
+def as_array(value, name):
+    """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # ragged nested sequences
+        raise ValueError(f"{name} must be an array; got {type(value).__name__}: {error}") from None
+
+
+def native(array, dtype):
+    """Return ``array`` itself if the core can read it as ``dtype``, or else a copy."""
+    if array.dtype is dtype and array.flags.aligned:
+        return array
+    if array.dtype == dtype and array.flags.aligned:
+        return array.view(dtype)
+    return array.astype(dtype, order="K")
+
+
+def check_logits(value, name="x"):
+    """Return logits as an array of native float32 or float64."""
+    array = as_array(value, name)
+    kind = array.dtype.kind
+    if kind in "iu":
+        dtype = REAL[1]
+    elif kind == "f" and array.dtype.itemsize in (4, 8):
+        dtype = REAL[array.dtype.itemsize == 8]
+    else:
+        raise TypeError(f"{name} must be float32, float64 or integer; got dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have at least one dimension; got a scalar")
+    return native(array, dtype)
+
+
+def check_axis(axis, ndim):
+    """Return the axis as a number from 0 to ndim - 1."""
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be an integer; got {axis!r}") from None
+    if not -ndim <= position < ndim:
+        raise np.exceptions.AxisError(f"axis must lie in [{-ndim}, {ndim}); got {axis}")
+    return position % ndim
+
+
+def check_out(out, shape, dtype, name="out"):
+    """Check that an array the caller gave can take a result of that shape and dtype."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray; got {type(out).__name__}")
+    if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}; got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} must be writeable; got a read-only array")
+
+
+def same_memory(a, b):
+    """Whether two arrays are the same elements in the same places."""
+    return (
+        a is b
+        or a.__array_interface__["data"] == b.__array_interface__["data"]
+        and a.strides == b.strides
+        and a.shape == b.shape
+    )
+
+
+def apart_from(array, out):
+    """Return ``array``, or a copy if writing ``out`` row by row would change later rows."""
+    if out is None or not np.may_share_memory(array, out) or same_memory(array, out):
+        return array
+    return array.copy()
+
+
+def workspace(x, out):
+    """Return the array to compute into: ``out``, if the core can write it, or a new one."""
+    if out is None:
+        return np.empty_like(x, subok=False)
+    if out.dtype is x.dtype and out.flags.aligned:
+        return out
+    return np.empty_like(x, subok=False)
+
+
+def check_number(value, name):
+    """Return a scalar option as a float."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
+    return float(value)
+
+
+def check_target(value, x, axis):
+    """Return the target with its class axis last, and whether it holds labels.
+
+    Labels keep their integer dtype; a distribution keeps bool, integers, float32, float64.
+    """
+    if hasattr(value, "tocsr"):
+        raise NotImplementedError("a sparse target is not implemented yet")
+    target = as_array(value, "target")
+    kind = target.dtype.kind
+    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    if target.ndim == x.ndim - 1:
+        if target.size == 0 and not isinstance(value, np.ndarray):
+            target, kind = target.astype(np.intp), "i"  # of a list, nothing is known
+        if kind not in "iu":
+            raise TypeError(
+                f"target must hold integers if it holds class indices (one dimension less than "
+                f"logits); got dtype {target.dtype}"
+            )
+        if target.shape != rows:
+            raise ValueError(
+                f"target must have shape {rows} (class indices) or {x.shape} (a distribution); "
+                f"got {target.shape}"
+            )
+        return native(target, target.dtype.newbyteorder("=")), True
+    if target.shape != x.shape:
+        raise ValueError(
+            f"target must have shape {rows} (class indices) or {x.shape} (a distribution); "
+            f"got {target.shape}"
+        )
+    if kind not in "biuf":
+        raise TypeError(
+            f"target must be bool, integer or float if it is a distribution; "
+            f"got dtype {target.dtype}"
+        )
+    dtype = target.dtype.newbyteorder("=")
+    if kind == "f" and dtype not in REAL:
+        dtype = REAL[1]
+    return np.moveaxis(native(target, dtype), axis, -1), False
+
+
+def raise_bad_label(target, n_classes):
+    """Raise the IndexError for the first label outside [0, n_classes)."""
+    bad = np.argwhere((target < 0) | (target >= n_classes))
+    if len(bad) == 0:
+        raise IndexError(
+            f"target must lie in [0, {n_classes}); it was changed while it was read"
+        )
+    where = tuple(int(i) for i in bad[0])
+    value = int(target[where])
+    at = f" at index {where}" if where else ""
+    raise IndexError(f"target must lie in [0, {n_classes}); got {value}{at}")

@@ -1,0 +1,887 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The mathematics of a row, and the loops over rows.
+
+Arrays come in checked: native byte order, aligned, the class axis last, outputs that do
+not overlap an input unless they are that input. What is left to find here is a bad label.
+
+A row is worked on whole (`do_row`), or sixteen rows at a time (`do_tile`), or by blocks of
+its classes (`long_rows`). Which one is a matter of speed: each gives a row the same bits.
+Rows come in groups of 16, over which alone losses are summed.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cython.parallel cimport parallel, prange
+from libc.math cimport INFINITY, NAN, isinf
+from libc.stdint cimport (
+    INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+    uintptr_t)
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cysoftmax._kernels cimport (
+    CHUNK, TILE, Doubles, Isa, Kernels, cache_size, fp_enter, fp_leave, fp_mode, isas)
+from cysoftmax._threads cimport thread_count, thread_num
+
+import os
+
+import numpy as np
+
+cnp.import_array()
+
+# ---------------------------------------------------------------- instruction sets
+
+cdef const Isa *active = NULL
+
+
+def available_isas():
+    """Return the names of the instruction sets that this machine can run, best first."""
+    names = []
+    cdef int i = 0
+    while isas[i].name != NULL:
+        if isas[i].available():
+            names.append(isas[i].name.decode())
+        i += 1
+    return names
+
+
+def use_isa(name):
+    """Use the instruction set of that name from now on; the best one if it is empty."""
+    global active
+    names = available_isas()
+    if name and name not in names:
+        raise ValueError(
+            f"CYSOFTMAX_ISA must be one of {', '.join(names)} on this machine; got {name!r}")
+    cdef int i = 0
+    while isas[i].name.decode() != (name or names[0]):
+        i += 1
+    active = &isas[i]
+
+
+def active_isa():
+    """Return the name of the instruction set in use."""
+    return active.name.decode()
+
+
+use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
+
+# Outputs larger than this are stored past the caches: they would not stay there anyway.
+# Half of the last level; hypervisors have been seen to report ten times what there is.
+cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
+
+# ---------------------------------------------------------------- a job
+
+cdef enum:
+    SOFTMAX = 1
+    LOG_SOFTMAX = 2
+    LOGSUMEXP = 4
+    LOSS = 8
+    GRAD = 16
+    VJP = 32
+    MASS = 64               # the weight of each row, in place of its loss
+    MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
+    TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
+    TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
+    PAGE = 4096
+
+cdef struct Rows:
+    char *data                      # NULL: there is no such array
+    ptrdiff_t step                  # bytes from class to class
+    ptrdiff_t outer[MAX_DIMS]       # bytes along the axes of the rows
+
+cdef struct Job:
+    int what
+    const Kernels *kernels
+    const Doubles *doubles
+    ptrdiff_t n_rows, n_classes, itemsize
+    int ndim                        # axes of the rows, after joining what can be joined
+    ptrdiff_t shape[MAX_DIMS]
+    Rows x, out, target             # of a vjp, target is v
+    int target_kind                 # 'i', 'u', 'f' for a distribution; 'I', 'U' for labels
+    int target_size                 # its item's size in bytes
+    bint stream
+    double weight                   # what the gradient is multiplied with
+    double *losses                  # one for each row, or NULL
+    double *partial                 # hi, lo of each group's sum of losses, or NULL
+    int bad                         # set if a label was out of range
+    ptrdiff_t row_bytes             # of one row of scratch
+    ptrdiff_t scratch_bytes         # of one thread
+
+cdef struct Total:                  # of a row, in natural units
+    double coarse, fine, error
+
+
+cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
+    """Where row i begins."""
+    cdef char *place = rows.data
+    cdef int d
+    for d in range(job.ndim - 1, 0, -1):
+        place += (i % job.shape[d]) * rows.outer[d]
+        i //= job.shape[d]
+    return place + i * rows.outer[0]
+
+
+# ---------------------------------------------------------------- sums
+
+cdef inline double two_sum(double a, double b, double *error) noexcept nogil:
+    cdef double s = a + b
+    cdef double part = s - a
+    error[0] = (a - (s - part)) + (b - part)
+    return s
+
+
+cdef inline void add(Total *total, double coarse, double fine) noexcept nogil:
+    """Add one block of classes; total.coarse, total.fine and total.error are kept apart."""
+    cdef double e1, e2
+    total.coarse = two_sum(total.coarse, coarse, &e1)
+    total.fine = two_sum(total.fine, fine, &e2)
+    total.error += e1 + e2
+
+
+cdef inline void finish(Total *total) noexcept nogil:
+    total.fine += total.error
+
+
+cdef void add_up(const double *values, ptrdiff_t n, double *hi, double *lo) noexcept nogil:
+    """hi + lo = the sum of the values, with the rounding errors in lo."""
+    cdef double error
+    cdef ptrdiff_t i
+    hi[0] = lo[0] = 0
+    for i in range(n):
+        hi[0] = two_sum(hi[0], values[i], &error)
+        lo[0] += error
+
+
+cdef double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
+    """The sum over all groups of hi + lo, in order."""
+    cdef double hi = 0, lo = 0, error
+    cdef ptrdiff_t g
+    for g in range(n_groups):
+        hi = two_sum(hi, partial[2 * g], &error)
+        lo += error + partial[2 * g + 1]
+    return hi if isinf(hi) else hi + lo
+
+
+def fixed_sum(double[::1] values):
+    """Return the sum of the losses of the rows: groups of 16, then the groups."""
+    cdef ptrdiff_t n = values.shape[0], g
+    partial = np.empty(2 * (n // TILE + 1))
+    cdef double[::1] pairs = partial
+    for g in range((n + TILE - 1) // TILE):
+        add_up(&values[g * TILE], min(<ptrdiff_t>TILE, n - g * TILE), &pairs[2 * g],
+               &pairs[2 * g + 1])
+    return total_of_groups(&pairs[0], (n + TILE - 1) // TILE)
+
+
+# ---------------------------------------------------------------- loading
+
+ctypedef fused number:
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+    uint32_t
+    uint64_t
+    float
+    double
+
+
+cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *target,
+                         ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
+    """Copy n strided numbers to strided reals of the given size."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        if itemsize == 4:
+            (<float *>(target + c * target_step))[0] = <float>source[0]
+        else:
+            (<double *>(target + c * target_step))[0] = <double>source[0]
+        source = <const number *>(<const char *>source + step)
+
+
+cdef void load_distribution(const Job *job, ptrdiff_t i, char *into) noexcept nogil:
+    """Row i of a target that is a distribution, as contiguous reals of the logits' dtype."""
+    cdef const void *p = row_at(job, &job.target, i)
+    cdef ptrdiff_t step = job.target.step, n = job.n_classes, size = job.itemsize
+    if job.target_kind == c'f':
+        if job.target_size == 4:
+            convert[float](<const float *>p, step, n, into, size, size)
+        else:
+            convert[double](<const double *>p, step, n, into, size, size)
+    elif job.target_kind == c'i':
+        if job.target_size == 1:
+            convert[int8_t](<const int8_t *>p, step, n, into, size, size)
+        elif job.target_size == 2:
+            convert[int16_t](<const int16_t *>p, step, n, into, size, size)
+        elif job.target_size == 4:
+            convert[int32_t](<const int32_t *>p, step, n, into, size, size)
+        else:
+            convert[int64_t](<const int64_t *>p, step, n, into, size, size)
+    else:
+        if job.target_size == 1:
+            convert[uint8_t](<const uint8_t *>p, step, n, into, size, size)
+        elif job.target_size == 2:
+            convert[uint16_t](<const uint16_t *>p, step, n, into, size, size)
+        elif job.target_size == 4:
+            convert[uint32_t](<const uint32_t *>p, step, n, into, size, size)
+        else:
+            convert[uint64_t](<const uint64_t *>p, step, n, into, size, size)
+
+
+cdef inline void copy_reals(const char *source, ptrdiff_t step, ptrdiff_t n, char *target,
+                            ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
+    if itemsize == 4:
+        convert[float](<const float *>source, step, n, target, target_step, itemsize)
+    else:
+        convert[double](<const double *>source, step, n, target, target_step, itemsize)
+
+
+cdef inline const char *contiguous(const Job *job, const Rows *rows, ptrdiff_t i,
+                                   char *spare) noexcept nogil:
+    """Row i with its reals side by side: where it is, or copied to `spare`."""
+    cdef const char *place = row_at(job, rows, i)
+    if rows.step == job.itemsize:
+        return place
+    copy_reals(place, rows.step, job.n_classes, spare, job.itemsize, job.itemsize)
+    return spare
+
+
+cdef inline ptrdiff_t label_at(const Job *job, ptrdiff_t i) noexcept nogil:
+    """The label of row i, or -1 if it is out of range. It is read once, so that another
+    thread which changes it cannot make a checked label into another one."""
+    cdef const char *p = row_at(job, &job.target, i)
+    cdef int64_t y
+    cdef uint64_t u
+    if job.target_kind == c'I':
+        if job.target_size == 8:
+            y = (<const volatile int64_t *>p)[0]
+        elif job.target_size == 4:
+            y = (<const volatile int32_t *>p)[0]
+        elif job.target_size == 2:
+            y = (<const volatile int16_t *>p)[0]
+        else:
+            y = (<const volatile int8_t *>p)[0]
+    else:
+        if job.target_size == 8:
+            u = (<const volatile uint64_t *>p)[0]
+            y = <int64_t>u if u <= <uint64_t>INT64_MAX else -1
+        elif job.target_size == 4:
+            y = (<const volatile uint32_t *>p)[0]
+        elif job.target_size == 2:
+            y = (<const volatile uint16_t *>p)[0]
+        else:
+            y = (<const volatile uint8_t *>p)[0]
+    return y if 0 <= y < job.n_classes else -1
+
+
+# ---------------------------------------------------------------- one row
+
+cdef inline ptrdiff_t chunks(ptrdiff_t n) noexcept nogil:
+    """How many chunks, the pieces in which the kernels want their sums, n classes make."""
+    return (n + CHUNK - 1) // CHUNK
+
+
+cdef inline Total sum_of_exp(const Job *job, const char *x, double shift,
+                             char *e) noexcept nogil:
+    """sum exp(x - shift) over the classes; each exp goes to e, unless that is NULL."""
+    cdef Total total = Total(0, 0, 0)
+    cdef double coarse, fine
+    cdef ptrdiff_t b, at
+    for b in range(chunks(job.n_classes)):
+        at = b * CHUNK * job.itemsize
+        job.kernels.exp_sum(x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
+                            e + at if e != NULL else NULL, &coarse, &fine)
+        add(&total, coarse, fine)
+    finish(&total)
+    return total
+
+
+cdef inline double log_of(const Job *job, Total total) noexcept nogil:
+    """log(total) = log(1 + rest): the largest term is exactly 1, and rest what else there is,
+    to full relative accuracy however small it is."""
+    cdef double rest = (total.coarse - 1) + total.fine
+    job.doubles.log1p(&rest, 1)
+    return rest
+
+
+cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
+                                double log_total) noexcept nogil:
+    """shift + log_total, where an infinite shift is the answer unless there is a NaN."""
+    cdef double hi = 0, lo
+    cdef ptrdiff_t c
+    if isinf(shift):
+        for c in range(job.n_classes):
+            job.kernels.difference(x, c, 0, &hi, &lo)
+            if hi != hi:
+                return hi
+        return shift
+    return shift + log_total
+
+
+cdef inline void mass_of(const Job *job, const char *a, double *hi) noexcept nogil:
+    """The sum of a distribution's entries."""
+    cdef Total total = Total(0, 0, 0)
+    cdef double coarse, fine
+    cdef ptrdiff_t b
+    for b in range(chunks(job.n_classes)):
+        job.kernels.sum(a + b * CHUNK * job.itemsize,
+                        min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), &coarse, &fine)
+        add(&total, coarse, fine)
+    finish(&total)
+    hi[0] = total.coarse + total.fine
+
+
+cdef Total dot(const Job *job, const char *a, const char *x, double shift,
+               bint skip_zeros) noexcept nogil:
+    """sum a (x - shift) as coarse + fine, all but exact; see `difference` in kernels.h."""
+    cdef Total total = Total(0, 0, 0)
+    cdef double hi, lo
+    cdef ptrdiff_t b, at
+    for b in range(chunks(job.n_classes)):
+        at = b * CHUNK * job.itemsize
+        job.kernels.dot(a + at, x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
+                        skip_zeros, &hi, &lo)
+        add(&total, hi, lo)
+    finish(&total)
+    return total
+
+
+cdef Total careful_dot(const Job *job, const char *a, const char *x,
+                       double shift) noexcept nogil:
+    """`dot` for a row in which x - shift overflows: in double, term by term."""
+    cdef Total total = Total(0, 0, 0)
+    cdef double weight, hi, lo
+    cdef ptrdiff_t c
+    for c in range(job.n_classes):
+        job.kernels.difference(a, c, 0, &weight, &lo)
+        if weight != 0:
+            job.kernels.difference(x, c, shift, &hi, &lo)
+            total.coarse += weight * hi
+    return total
+
+
+cdef inline bint all_zero(const Job *job, const char *a) noexcept nogil:
+    cdef double hi, lo
+    cdef ptrdiff_t c
+    for c in range(job.n_classes):
+        job.kernels.difference(a, c, 0, &hi, &lo)
+        if hi != 0:
+            return False
+    return True
+
+
+cdef inline void store_row(const Job *job, ptrdiff_t i, const char *row) noexcept nogil:
+    """Copy a row of scratch to a strided output."""
+    copy_reals(row, job.itemsize, job.n_classes, row_at(job, &job.out, i), job.out.step,
+               job.itemsize)
+
+
+cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
+    """Half a page away from x modulo a page: a load of x that has the same low address bits
+    as a store still under way would have to wait for it (3.5 times slower when measured)."""
+    return scratch + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>scratch) % PAGE & ~<uintptr_t>63)
+
+
+cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
+    """Row i: its output is written, its loss (or its logsumexp) returned."""
+    cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t n = job.n_classes, y = -1
+    cdef const char *x = contiguous(job, &job.x, i, scratch + 2 * job.row_bytes)
+    cdef char *e = NULL
+    cdef char *a = NULL
+    cdef char *out = NULL
+    cdef double mass = 1, loss = 0, log_total, hi, lo, weight, shift
+    cdef Total total, expected
+
+    if job.target_kind in (c'I', c'U'):
+        y = label_at(job, i)
+        if y < 0:
+            job.bad = 1
+            return 0
+    elif job.target_kind:
+        a = offset_from(scratch + job.row_bytes, x)
+        load_distribution(job, i, a)
+        mass_of(job, a, &mass)
+        if job.what & MASS:
+            return mass
+    if job.out.data != NULL:
+        out = row_at(job, &job.out, i) if job.out.step == job.itemsize else scratch
+        if job.what & (SOFTMAX | GRAD):
+            e = offset_from(scratch, x)
+            if job.out.step != job.itemsize:
+                out = e
+        if a != NULL and mass == 0 and all_zero(job, a):    # a row without a target
+            memset(out, 0, n * job.itemsize)
+            if job.out.step != job.itemsize:
+                store_row(job, i, out)
+            return 0
+    elif a != NULL and mass == 0 and all_zero(job, a):
+        return 0
+
+    shift = k.max(x, n)
+    total = sum_of_exp(job, x, shift, e)
+    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
+        log_total = log_of(job, total)
+        if job.what & LOGSUMEXP:
+            loss = logsumexp_of(job, x, shift, log_total)
+        elif y >= 0:
+            k.difference(x, y, shift, &hi, &lo)
+            loss = (log_total - hi) - lo
+        elif a != NULL:
+            expected = dot(job, a, x, shift, True)
+            if not -INFINITY < expected.coarse < INFINITY:
+                expected = careful_dot(job, a, x, shift)
+            loss = (mass * log_total - expected.coarse) - expected.fine
+
+    if job.what & LOG_SOFTMAX:
+        k.log(x, n, shift, log_total, out, job.stream)
+    elif e != NULL:
+        weight = mass * job.weight
+        job.doubles.divide(&weight, &total.coarse, &total.fine, 1, &hi, &lo)
+        if y >= 0:
+            k.exclude(e, y, 1, total.coarse, total.fine)
+        elif a != NULL:
+            k.exclude_major(e, a, n, mass, total.coarse, total.fine)
+        k.scale(e, n, hi, lo, a, job.weight, out, job.stream)
+    if out != NULL and job.out.step != job.itemsize:
+        store_row(job, i, out)
+    return loss
+
+
+cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
+    """Row i of p * (v - sum(p v))."""
+    cdef const char *p = contiguous(job, &job.x, i, scratch)
+    cdef const char *v = contiguous(job, &job.target, i, scratch + job.row_bytes)
+    cdef char *out = scratch + 2 * job.row_bytes
+    cdef Total s = dot(job, v, p, 0, False)
+    if job.out.step == job.itemsize:
+        out = row_at(job, &job.out, i)
+    job.kernels.vjp(p, v, job.n_classes, s.coarse, s.fine, out, job.stream)
+    if job.out.step != job.itemsize:
+        store_row(job, i, out)
+
+
+# ---------------------------------------------------------------- sixteen rows
+
+cdef void do_tile(Job *job, char *tile, ptrdiff_t first, int n_rows,
+                  double *loss) noexcept nogil:
+    """The rows first ... first + n_rows - 1, side by side; the same formulas as do_row."""
+    cdef const Kernels *k = job.kernels
+    cdef const void *x[TILE]
+    cdef void *out[TILE]
+    cdef double[TILE] shift, coarse, fine, rest, weight, hi, lo
+    cdef Total[TILE] total
+    cdef ptrdiff_t[TILE] y
+    cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
+    cdef double d, d_low
+    cdef int r
+
+    for r in range(TILE):       # a tile that is not full is filled up with its first row
+        x[r] = row_at(job, &job.x, first + (r if r < n_rows else 0))
+        weight[r] = job.weight
+    k.tile_load(x, job.x.step // step, n, tile)
+    k.tile_max(tile, n, shift)
+
+    if job.what & LOG_SOFTMAX:
+        memcpy(tile + n * TILE * step, tile, n * TILE * step)
+    for r in range(TILE):
+        total[r] = Total(0, 0, 0)
+    for b in range(chunks(n)):
+        k.tile_exp_sum(tile + b * CHUNK * TILE * step, min(<ptrdiff_t>CHUNK, n - b * CHUNK),
+                       shift, coarse, fine)
+        for r in range(TILE):
+            add(&total[r], coarse[r], fine[r])
+    for r in range(TILE):
+        finish(&total[r])
+        coarse[r] = total[r].coarse
+        fine[r] = total[r].fine
+        rest[r] = (coarse[r] - 1) + fine[r]
+
+    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
+        job.doubles.log1p(rest, TILE)
+    if job.target_kind:
+        for r in range(n_rows):
+            y[r] = label_at(job, first + r)
+            if y[r] < 0:
+                job.bad = 1
+                y[r] = 0
+            if job.what & LOSS:
+                k.difference(<const char *>x[r] + y[r] * job.x.step, 0, shift[r], &d, &d_low)
+                loss[r] = (rest[r] - d) - d_low
+            if job.what & GRAD:
+                k.exclude(tile + r * step, y[r], TILE, coarse[r], fine[r])
+    elif job.what & LOGSUMEXP:
+        for r in range(n_rows):
+            loss[r] = shift[r] + rest[r]
+            if isinf(shift[r]):
+                loss[r] = logsumexp_of(
+                    job, contiguous(job, &job.x, first + r, tile), shift[r], rest[r])
+    if job.out.data == NULL:
+        return
+    if job.what & LOG_SOFTMAX:
+        tile += n * TILE * step
+        k.tile_log(tile, n, shift, rest)
+    else:
+        job.doubles.divide(weight, coarse, fine, TILE, hi, lo)
+        k.tile_scale(tile, n, hi, lo)
+    for r in range(n_rows):
+        out[r] = row_at(job, &job.out, first + r)
+    for r in range(n_rows, TILE):
+        out[r] = out[0]
+    k.tile_store(tile, n, out, job.out.step // step, n_rows)
+
+
+# ---------------------------------------------------------------- loops over rows
+
+cdef inline bint tiled(const Job *job) noexcept nogil:
+    """Whether sixteen rows at a time are faster: short rows, or strided ones that fit."""
+    if job.what & (VJP | MASS) or job.target_kind in (c'i', c'u', c'f'):
+        return False
+    if job.x.step % job.itemsize or (job.out.data != NULL and job.out.step % job.itemsize):
+        return False
+    if job.x.step == job.itemsize:
+        return job.n_classes <= TILE_CLASSES
+    return job.n_classes * TILE * job.itemsize <= TILE_BYTES
+
+
+cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
+    """One unit of the loop: 16 rows, or 1 where there are few."""
+    cdef double[TILE] loss
+    cdef ptrdiff_t first = group * group_rows
+    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
+    if tiled(job):
+        do_tile(job, scratch, first, n_rows, loss)
+    else:
+        for r in range(n_rows):
+            if job.what & VJP:
+                do_vjp(job, scratch, first + r)
+            else:
+                loss[r] = do_row(job, scratch, first + r)
+    if job.losses != NULL:
+        memcpy(job.losses + first, loss, n_rows * sizeof(double))
+    if job.partial != NULL:
+        add_up(loss, n_rows, job.partial + 2 * group, job.partial + 2 * group + 1)
+
+
+cdef int run(Job *job, int n_threads) except -1:
+    """All rows, in groups that the threads share out among themselves."""
+    # Rows of the few are shared out one by one; their losses are then all kept.
+    cdef int group_rows = 1 if job.n_rows < 64 * n_threads and not tiled(job) else TILE
+    cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
+    cdef char *scratch
+    cdef char *memory
+    cdef fp_mode mode
+
+    job.row_bytes = job.n_classes * job.itemsize + 2 * PAGE
+    job.scratch_bytes = 3 * job.row_bytes
+    if tiled(job):
+        job.scratch_bytes = 2 * TILE * job.n_classes * job.itemsize + 2 * PAGE
+    memory = <char *>malloc(n_threads * job.scratch_bytes + PAGE)
+    if memory == NULL:
+        raise MemoryError(f"{n_threads * job.scratch_bytes} bytes of scratch cannot be had")
+    scratch = memory + (PAGE - <uintptr_t>memory % PAGE)
+    job.scratch_bytes -= job.scratch_bytes % 64
+
+    if n_threads == 1:
+        with nogil:
+            mode = fp_enter()
+            for g in range(n_groups):
+                do_group(job, scratch, g, group_rows)
+            fp_leave(mode)
+    else:
+        with nogil, parallel(num_threads=n_threads):
+            mode = fp_enter()
+            for g in prange(n_groups, schedule="static"):
+                do_group(job, scratch + thread_num() * job.scratch_bytes, g, group_rows)
+            fp_leave(mode)
+    free(memory)
+    return 0
+
+
+# ---------------------------------------------------------------- few long rows
+
+cdef enum:
+    LONG_SHARE = 16 * CHUNK
+
+cdef struct Share:                  # one of the blocks into which long rows are cut
+    ptrdiff_t row, begin, end       # the classes begin ... end - 1 of that row
+
+
+cdef inline Share share_at(const Job *job, ptrdiff_t unit, ptrdiff_t shares) noexcept nogil:
+    cdef Share s
+    s.row = unit // shares
+    s.begin = unit % shares * LONG_SHARE
+    s.end = min(s.begin + LONG_SHARE, job.n_classes)
+    return s
+
+
+cdef inline void long_max(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
+                          double *largest) noexcept nogil:
+    cdef Share s = share_at(job, unit, shares)
+    largest[unit] = job.kernels.max(
+        row_at(job, &job.x, s.row) + s.begin * job.itemsize, s.end - s.begin)
+
+
+cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, double shift,
+                          double *sums) noexcept nogil:
+    """The exps of one share, chunk by chunk; sums has a pair for each."""
+    cdef Share s = share_at(job, unit, shares)
+    cdef ptrdiff_t b, c, at
+    cdef char *e = NULL
+    for b in range(chunks(s.end - s.begin)):
+        c = s.begin + b * CHUNK
+        at = c * job.itemsize
+        if job.what & (SOFTMAX | GRAD):
+            e = row_at(job, &job.out, s.row) + at
+        job.kernels.exp_sum(row_at(job, &job.x, s.row) + at, min(<ptrdiff_t>CHUNK, s.end - c),
+                            shift, e, sums, sums + 1)
+        sums += 2
+
+
+cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares, double shift,
+                          double hi, double lo) noexcept nogil:
+    cdef Share s = share_at(job, unit, shares)
+    cdef ptrdiff_t at = s.begin * job.itemsize
+    cdef char *out = row_at(job, &job.out, s.row) + at
+    if job.what & LOG_SOFTMAX:
+        job.kernels.log(row_at(job, &job.x, s.row) + at, s.end - s.begin, shift, hi, out, False)
+    else:
+        job.kernels.scale(out, s.end - s.begin, hi, lo, NULL, 0, out, False)
+
+
+cdef int long_rows(Job *job, int n_threads) except -1:
+    """Fewer rows than threads: each pass is shared out by blocks of classes. Contiguous
+    classes and labels only; the exps wait in the output for their sum."""
+    cdef ptrdiff_t shares = (job.n_classes + LONG_SHARE - 1) // LONG_SHARE
+    cdef ptrdiff_t n_units = shares * job.n_rows, u, r, c, y
+    cdef ptrdiff_t n_chunks = chunks(job.n_classes)
+    cdef double *largest = <double *>malloc(
+        sizeof(double) * (n_units + job.n_rows * (3 + 2 * (n_chunks + 16))))
+    if largest == NULL:
+        raise MemoryError("the sums of the blocks of long rows cannot be had")
+    cdef double *shift = largest + n_units
+    cdef double *hi = shift + job.n_rows
+    cdef double *lo = hi + job.n_rows
+    cdef double *sums = lo + job.n_rows
+    cdef double d, d_low
+    cdef Total total
+    cdef const char *x
+    cdef fp_mode mode
+    with nogil:
+        with parallel(num_threads=n_threads):
+            mode = fp_enter()
+            for u in prange(n_units, schedule="static"):
+                long_max(job, u, shares, largest)
+            fp_leave(mode)
+        for r in range(job.n_rows):
+            shift[r] = -INFINITY
+            for u in range(r * shares, (r + 1) * shares):
+                if largest[u] > shift[r]:
+                    shift[r] = largest[u]
+        if job.what & LOSS:                 # before the output, which may be the logits
+            for r in range(job.n_rows):
+                y = label_at(job, r)
+                job.kernels.difference(row_at(job, &job.x, r), max(y, 0), shift[r], &d, &d_low)
+                job.losses[r] = d
+                lo[r] = d_low
+        with parallel(num_threads=n_threads):
+            mode = fp_enter()
+            for u in prange(n_units, schedule="static"):
+                long_exp(job, u, shares, shift[u // shares],
+                         sums + 2 * (u // shares * n_chunks + u % shares * 16))
+            fp_leave(mode)
+        mode = fp_enter()
+        for r in range(job.n_rows):
+            total = Total(0, 0, 0)
+            for c in range(r * n_chunks, (r + 1) * n_chunks):
+                add(&total, sums[2 * c], sums[2 * c + 1])
+            finish(&total)
+            if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
+                hi[r] = log_of(job, total)
+                if job.what & LOGSUMEXP:
+                    job.losses[r] = logsumexp_of(job, row_at(job, &job.x, r), shift[r], hi[r])
+                elif job.what & LOSS:
+                    job.losses[r] = (hi[r] - job.losses[r]) - lo[r]
+            if job.what & (SOFTMAX | GRAD):
+                job.doubles.divide(&job.weight, &total.coarse, &total.fine, 1, &hi[r], &lo[r])
+            if job.what & GRAD:
+                y = label_at(job, r)
+                if y < 0:
+                    job.bad = 1
+                else:
+                    job.kernels.exclude(row_at(job, &job.out, r), y, 1, total.coarse,
+                                        total.fine)
+        fp_leave(mode)
+        if job.out.data != NULL:
+            with parallel(num_threads=n_threads):
+                mode = fp_enter()
+                for u in prange(n_units, schedule="static"):
+                    long_out(job, u, shares, shift[u // shares], hi[u // shares],
+                             lo[u // shares])
+                fp_leave(mode)
+    free(largest)
+    return 0
+
+
+# ---------------------------------------------------------------- from Python
+
+cdef int describe(Rows *rows, cnp.ndarray array, bint per_class) except -1:
+    """Take down an array's strides; without an axis of classes if not `per_class`."""
+    cdef int ndim = cnp.PyArray_NDIM(array) - per_class, d
+    rows.data = cnp.PyArray_BYTES(array)
+    rows.step = cnp.PyArray_STRIDE(array, ndim) if per_class else 0
+    for d in range(ndim):
+        rows.outer[d] = cnp.PyArray_STRIDE(array, d)
+    return 0
+
+
+cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
+    """Join neighbouring axes of rows that every array strides through as one."""
+    cdef Rows *arrays[3]
+    arrays[0], arrays[1], arrays[2] = &job.x, &job.out, &job.target
+    cdef int d, a, k = -1
+    cdef bint joined
+    for d in range(ndim):
+        if shape[d] == 1:
+            continue
+        joined = k >= 0
+        for a in range(3):
+            if joined and arrays[a].data != NULL:
+                joined = arrays[a].outer[k] == arrays[a].outer[d] * shape[d]
+        if not joined:
+            k += 1
+            job.shape[k] = 1
+        job.shape[k] *= shape[d]
+        for a in range(3):
+            arrays[a].outer[k] = arrays[a].outer[d]
+    job.ndim = k + 1
+    if job.ndim == 0:
+        job.ndim = 1
+        job.shape[0] = 1
+
+
+cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
+                bint labels) except -1:
+    cdef int ndim = cnp.PyArray_NDIM(x) - 1
+    cdef int kind
+    memset(job, 0, sizeof(Job))
+    job.what = what
+    job.itemsize = cnp.PyArray_ITEMSIZE(x)
+    job.kernels = active.f32 if job.itemsize == 4 else active.f64
+    job.doubles = active.doubles
+    job.weight = 1
+    job.n_classes = cnp.PyArray_DIM(x, ndim)
+    job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
+    describe(&job.x, x, True)
+    if out is not None:
+        describe(&job.out, out, True)
+        job.stream = job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES
+    if target is not None:
+        describe(&job.target, target, not labels)
+        kind = ord(target.dtype.kind)
+        if kind == c'b':
+            kind = c'u'
+        job.target_kind = kind - 32 if labels else kind     # upper case
+        job.target_size = cnp.PyArray_ITEMSIZE(target)
+    join_axes(job, ndim, cnp.PyArray_DIMS(x))
+    return 0
+
+
+cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
+    return (n_threads > 1 and job.n_rows < 2 * n_threads and job.n_classes >= 4 * CHUNK
+            and not job.what & VJP and job.target_kind not in (c'i', c'u', c'f')
+            and job.x.step == job.itemsize
+            and (job.out.data == NULL or job.out.step == job.itemsize))
+
+
+def rowwise(int what, cnp.ndarray x, out, n_threads):
+    """Compute softmax, log_softmax (into `out`) or logsumexp (returned, one float64 a row)."""
+    cdef Job job
+    set_up(&job, what, x, out, None, False)
+    cdef int threads = thread_count(n_threads, job.n_rows * job.n_classes)
+    cdef cnp.ndarray losses
+    if what & LOGSUMEXP:
+        losses = np.empty(job.n_rows)
+        job.losses = <double *>cnp.PyArray_DATA(losses)
+    else:
+        losses = None
+    if long_and_few(&job, threads):
+        long_rows(&job, threads)
+    else:
+        run(&job, threads)
+    return losses
+
+
+def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
+    """Compute p * (v - sum(p * v)) into `out`."""
+    cdef Job job
+    set_up(&job, VJP, p, out, v, False)
+    run(&job, thread_count(n_threads, job.n_rows * job.n_classes))
+
+
+def check_labels(cnp.ndarray x, cnp.ndarray target, n_threads):
+    """Return whether all labels lie in [0, n_classes)."""
+    cdef Job job
+    set_up(&job, 0, x, None, target, True)
+    cdef ptrdiff_t block = 4096, n_blocks = (job.n_rows + block - 1) // block, b
+    cdef int threads = thread_count(n_threads, job.n_rows), found
+    if threads == 1:
+        with nogil:
+            for b in range(n_blocks):
+                check_block(&job, b * block, min((b + 1) * block, job.n_rows))
+    else:
+        for b in prange(n_blocks, nogil=True, num_threads=threads, schedule="static"):
+            check_block(&job, b * block, min((b + 1) * block, job.n_rows))
+    return not job.bad
+
+
+cdef void check_block(Job *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
+    cdef ptrdiff_t i
+    for i in range(begin, end):
+        if label_at(job, i) < 0:
+            job.bad = 1
+
+
+def row_masses(cnp.ndarray x, cnp.ndarray target, n_threads):
+    """Return the sum of each row of a target that is a distribution."""
+    cdef Job job
+    set_up(&job, MASS, x, None, target, False)
+    masses = np.empty(job.n_rows)
+    job.losses = <double *>cnp.PyArray_DATA(masses)
+    run(&job, thread_count(n_threads, job.n_rows * job.n_classes))
+    return masses
+
+
+def cross_entropy(cnp.ndarray x, cnp.ndarray target, bint labels, out, double weight,
+                  bint want_loss, bint want_rows, n_threads):
+    """Compute losses, and `weight` times their gradient into `out` unless that is None.
+
+    Returns the sum of the losses, or one for each row if `want_rows`; None if a label was
+    out of range.
+    """
+    cdef Job job
+    cdef int what = (LOSS if want_loss else 0) | (GRAD if out is not None else 0)
+    set_up(&job, what, x, out, target, labels)
+    job.weight = weight
+    cdef int threads = thread_count(n_threads, job.n_rows * job.n_classes)
+    cdef bint is_long = long_and_few(&job, threads)
+    cdef ptrdiff_t n_groups = (job.n_rows + TILE - 1) // TILE
+    keep = want_rows or is_long or job.n_rows < 64 * threads
+    cdef cnp.ndarray losses = np.empty(job.n_rows if keep else 2 * n_groups)
+    if keep:
+        job.losses = <double *>cnp.PyArray_DATA(losses)
+    else:
+        job.partial = <double *>cnp.PyArray_DATA(losses)
+    if is_long:
+        long_rows(&job, threads)
+    else:
+        run(&job, threads)
+    if job.bad:
+        return None
+    if want_rows or not want_loss:
+        return losses
+    if keep:
+        return fixed_sum(losses)
+    return total_of_groups(<double *>cnp.PyArray_DATA(losses), n_groups)

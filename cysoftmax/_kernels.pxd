@@ -1,0 +1,58 @@
+# src/kernels.h and src/fpmode.h for Cython. What each kernel does is said there.
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        CHUNK "CYSOFTMAX_CHUNK"
+        TILE "CYSOFTMAX_TILE"
+
+    ctypedef struct Kernels "cysoftmax_kernels":
+        ptrdiff_t itemsize
+        double (*max)(const void *x, ptrdiff_t n) noexcept nogil
+        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, void *e, double *coarse,
+                        double *fine) noexcept nogil
+        void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a,
+                      double weight, void *out, bint stream) noexcept nogil
+        void (*log)(const void *x, ptrdiff_t n, double shift, double log_total, void *out,
+                    bint stream) noexcept nogil
+        void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
+                    double *hi, double *lo) noexcept nogil
+        void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
+                    bint stream) noexcept nogil
+        void (*difference)(const void *x, ptrdiff_t c, double shift, double *hi,
+                           double *lo) noexcept nogil
+        void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
+                        double fine) noexcept nogil
+        void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double coarse,
+                              double fine) noexcept nogil
+        void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n,
+                          void *tile) noexcept nogil
+        void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
+                           int n_rows) noexcept nogil
+        void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
+        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, double *coarse,
+                             double *fine) noexcept nogil
+        void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
+                           const double *lo) noexcept nogil
+        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift,
+                         const double *log_total) noexcept nogil
+
+    ctypedef struct Doubles "cysoftmax_doubles":
+        void (*log1p)(double *z, ptrdiff_t n) noexcept nogil
+        void (*divide)(const double *weight, const double *coarse, const double *fine,
+                       ptrdiff_t n, double *hi, double *lo) noexcept nogil
+
+    ctypedef struct Isa "cysoftmax_isa":
+        const char *name
+        bint (*available)() noexcept nogil
+        const Kernels *f32
+        const Kernels *f64
+        const Doubles *doubles
+
+    const Isa *isas "cysoftmax_isas"
+    ptrdiff_t cache_size "cysoftmax_cache_size"()
+
+cdef extern from "fpmode.h" nogil:
+    ctypedef unsigned long long fp_mode "uint64_t"
+    fp_mode fp_enter "cysoftmax_fp_enter"()
+    void fp_leave "cysoftmax_fp_leave"(fp_mode found)

@@ -1,0 +1,136 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""How many threads a call uses, and how OpenMP survives a fork.
+
+The number is asked for at every call, so OMP_NUM_THREADS, ``omp_set_num_threads`` and
+``threadpoolctl.threadpool_limits`` work. Nothing here opens a parallel region.
+"""
+
+import os
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define CYSOFTMAX_OPENMP _OPENMP
+    #else
+    #define CYSOFTMAX_OPENMP 0
+    #define omp_get_max_threads() 1
+    #define omp_get_num_procs() 1
+    #define omp_in_parallel() 0
+    #endif
+
+    /* libgomp's threads do not survive a fork: a child's first parallel region would wait
+       for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). Before a fork
+       they are therefore given up; the next region starts new ones in about 0.1 ms. LLVM's
+       libomp has a handler of its own, which this one would deadlock. */
+    #if defined(_OPENMP) && _OPENMP >= 201811 && defined(__linux__) && !defined(__clang__)
+    #include <dlfcn.h>
+    #include <pthread.h>
+    static void cysoftmax_before_fork(void) {
+        if (!omp_in_parallel()) omp_pause_resource_all(omp_pause_hard);
+    }
+    static int cysoftmax_handle_fork(void) {
+        if (dlsym(RTLD_DEFAULT, "__kmpc_fork_call")) return 0;
+        return pthread_atfork(cysoftmax_before_fork, NULL, NULL) == 0;
+    }
+    #else
+    static int cysoftmax_handle_fork(void) { return 0; }
+    #endif
+    """
+    enum:
+        CYSOFTMAX_OPENMP
+    int omp_get_max_threads() noexcept nogil
+    int omp_get_num_procs() noexcept nogil
+    bint omp_in_parallel() noexcept nogil
+    bint cysoftmax_handle_fork() noexcept nogil
+
+
+OPENMP = CYSOFTMAX_OPENMP    # the year and month of the specification, 0 without OpenMP
+HANDLES_FORK = bool(cysoftmax_handle_fork())
+
+# A thread is worth its start for about so many elements: 20 us of work, where handing it
+# over takes 2 to 5.
+cdef ptrdiff_t ELEMENTS_PER_THREAD = 32768
+
+
+def cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
+    """Return the CPUs that this process' cgroup may use, rounded up, or None for no limit.
+
+    libgomp counts the CPUs of the affinity mask only. The quota is in ``cpu.max`` (version
+    2) or ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1) of the process' group
+    or one above it; the smallest counts.
+    """
+    groups = {"": "/"}
+    try:
+        with open(membership) as lines:
+            for line in lines:
+                _, controllers, path = line.rstrip("\n").split(":", 2)
+                groups[controllers] = path
+    except (OSError, ValueError):
+        pass
+    limits = []
+    for controllers, path in groups.items():
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = os.path.join(root, controllers)
+        while True:
+            limits.append(_quota(os.path.join(base, path.strip("/"))))
+            if path in ("", "/"):
+                break
+            path = os.path.dirname(path)
+    limits = [limit for limit in limits if limit is not None]
+    return min(limits, default=None)
+
+
+def _quota(folder):
+    """Return the quota that one cgroup folder sets, in whole CPUs, or None."""
+    try:
+        with open(os.path.join(folder, "cpu.max")) as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        try:
+            with open(os.path.join(folder, "cpu.cfs_quota_us")) as file:
+                quota = file.read().strip()
+            with open(os.path.join(folder, "cpu.cfs_period_us")) as file:
+                period = file.read().strip()
+        except OSError:
+            return None
+    try:
+        quota, period = int(quota), int(period)     # "max" is no limit
+    except ValueError:
+        return None
+    return max(1, -(-quota // period)) if quota > 0 and period > 0 else None
+
+
+cdef object quota = False    # not read yet
+
+
+cdef int default_threads() except -1:
+    """As many as OpenMP offers, within the affinity mask and the cgroup's quota."""
+    global quota
+    if omp_in_parallel():
+        return 1
+    cdef int n = min(omp_get_max_threads(), omp_get_num_procs())
+    if n > 1 and "OMP_NUM_THREADS" not in os.environ:
+        if quota is False:
+            quota = cgroup_cpus()
+        if quota is not None:
+            n = min(n, <int>quota)
+    return max(n, 1)
+
+
+cdef int thread_count(object n_threads, ptrdiff_t n_elements) except -1:
+    """The number of threads for so much work; ``n_threads`` is None or an upper bound."""
+    cdef ptrdiff_t worth = n_elements // ELEMENTS_PER_THREAD
+    cdef ptrdiff_t most
+    if n_threads is not None:
+        if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
+            raise TypeError(
+                f"n_threads must be None or an integer; got {type(n_threads).__name__}")
+        most = min(n_threads.__index__(), 4096)
+        if most < 1:
+            raise ValueError(f"n_threads must be at least 1; got {n_threads}")
+        return max(1, <int>min(worth, most))
+    if worth <= 1 or CYSOFTMAX_OPENMP == 0:
+        return 1
+    return max(1, <int>min(worth, <ptrdiff_t>default_threads()))

@@ -1,0 +1,38 @@
+// The floating-point mode and flags of the calling thread: default mode on entry (nearest,
+// no flush to zero, nothing trapped), and what was found, flags included, on exit. Also
+// makes the streamed stores of this thread visible to others.
+
+#ifndef CYSOFTMAX_FPMODE_H
+#define CYSOFTMAX_FPMODE_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+static inline uint64_t cysoftmax_fp_enter(void) {
+    unsigned found = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return found;
+}
+static inline void cysoftmax_fp_leave(uint64_t found) {
+    _mm_sfence();
+    _mm_setcsr((unsigned)found);
+}
+#elif defined(__aarch64__) && defined(__GNUC__)
+static inline uint64_t cysoftmax_fp_enter(void) {
+    uint64_t mode, flags;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("mrs %0, fpsr" : "=r"(flags));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    return mode << 32 | (flags & 0xffffffff);
+}
+static inline void cysoftmax_fp_leave(uint64_t found) {
+    __asm__ volatile("msr fpsr, %0" : : "r"(found & 0xffffffff));
+    __asm__ volatile("msr fpcr, %0" : : "r"(found >> 32));
+}
+#else
+static inline uint64_t cysoftmax_fp_enter(void) { return 0; }
+static inline void cysoftmax_fp_leave(uint64_t found) { (void)found; }
+#endif
+
+#endif

@@ -1,0 +1,96 @@
+// The table of kernels: what the Cython core may ask of an instruction set.
+//
+// A kernel knows contiguous reals. It allocates nothing, raises nothing, calls nothing
+// and keeps no state; each definition is in rows.inc, lanes.inc or doubles.inc.
+//
+// exp is always exp(x - shift), and comes multiplied by 2^EXP_SCALE, so that no exp of
+// interest is a denormal before it has been divided by the sum. A sum is a pair: `coarse`
+// (a multiple of a fixed unit, summed without error) plus `fine` (what was left over).
+
+#ifndef CYSOFTMAX_KERNELS_H
+#define CYSOFTMAX_KERNELS_H
+
+#include <stddef.h>
+
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "cysoftmax needs IEEE arithmetic: do not compile it with -ffast-math or -ffinite-math-only"
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define CYSOFTMAX_X86 1
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define CYSOFTMAX_ARM 1
+#endif
+
+// exp_sum takes at most so many classes at a time: then `coarse` is exact in float32.
+#define CYSOFTMAX_CHUNK 1024
+// Rows in a tile, which holds their logits class by class: tile[c * 16 + row].
+#define CYSOFTMAX_TILE 16
+
+// `real` stands for the dtype of the table, float or double.
+typedef struct {
+    ptrdiff_t itemsize;
+    /* The largest x[i] that is not NaN; -inf if there is none. */
+    double (*max)(const void *x, ptrdiff_t n);
+    /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
+       that is NULL. */
+    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, void *e, double *coarse,
+                    double *fine);
+    /* out = e (hi + lo) - a weight, where e is from exp_sum and a may be NULL for none */
+    void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a, double weight,
+                  void *out, int stream);
+    /* out = (x - shift) - log_total */
+    void (*log)(const void *x, ptrdiff_t n, double shift, double log_total, void *out, int stream);
+    /* hi + lo = sum of a, n <= CYSOFTMAX_CHUNK */
+    void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
+    /* hi + lo = sum of a (x - shift), n <= CYSOFTMAX_CHUNK; with `skip_zeros`, x counts for
+       nothing where a is 0, even if it is -inf */
+    void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros,
+                double *hi, double *lo);
+    /* out = p (v - hi - lo) */
+    void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
+                int stream);
+    /* hi + lo = x[c] - shift */
+    void (*difference)(const void *x, ptrdiff_t c, double shift, double *hi, double *lo);
+    /* e[c] becomes minus the sum of the others, so that scale makes e[c]/total - 1 of it
+       without a cancellation. `step` is the distance from class to class in e. */
+    void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse, double fine);
+    /* The same for each class that has half of the mass of the distribution a or more; a[c]
+       becomes a[c] - mass. */
+    void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double coarse, double fine);
+
+    /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
+       is `stride` reals on; all 16 must be readable, the first n_rows are written. */
+    void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile);
+    void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
+                       int n_rows);
+    void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
+    void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, double *coarse,
+                         double *fine);
+    void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
+    void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *log_total);
+} cysoftmax_kernels;
+
+// Elementwise arithmetic on doubles, for the handful of numbers that a row boils down to.
+typedef struct {
+    /* z = log(1 + z) for z >= 0 */
+    void (*log1p)(double *z, ptrdiff_t n);
+    /* hi + lo = weight / (coarse + fine), to about 2^-100 */
+    void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
+                   double *hi, double *lo);
+} cysoftmax_doubles;
+
+typedef struct {
+    const char *name;
+    int (*available)(void);
+    const cysoftmax_kernels *f32, *f64;
+    const cysoftmax_doubles *doubles;
+} cysoftmax_isa;
+
+// The instruction sets compiled in, best first; the last is `scalar`, then {NULL}.
+extern const cysoftmax_isa cysoftmax_isas[];
+
+// The number of bytes in the last-level cache, or 0 if the machine does not tell.
+ptrdiff_t cysoftmax_cache_size(void);
+
+#endif

@@ -1,0 +1,117 @@
+// The vocabulary of vec_scalar.h in AVX2 with FMA.
+
+// From here to V_END the compiler may use these instructions; the rest of the library is
+// built for the baseline.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#define V_END _Pragma("clang attribute pop")
+#elif defined(__GNUC__)
+#pragma GCC target("avx2,fma")
+#define V_END
+#else
+#define V_END
+#endif
+
+#include "begin.inc"
+#include <immintrin.h>
+
+#ifdef CYSOFTMAX_F32
+
+#define VEC_LANES 8
+typedef __m256 vec;
+typedef __m256 mask;
+
+static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
+static inline vec v_load(const real *p) { return _mm256_loadu_ps(p); }
+static inline void v_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
+static inline void v_stream(real *p, vec a) { _mm256_stream_ps(p, a); }
+static inline __m256i v_first(ptrdiff_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
+    __m256i first = v_first(n);
+    return _mm256_blendv_ps(v_set1(fill), _mm256_maskload_ps(p, first), _mm256_castsi256_ps(first));
+}
+static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
+    _mm256_maskstore_ps(p, v_first(n), a);
+}
+static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+// The instruction returns its second operand if either is NaN.
+static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+static inline mask v_lt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline mask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_ps(no, yes, m); }
+static inline vec v_pow2(vec a) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+// Unpacking works within 128 bits; the permutation puts the quarters in order.
+static inline vec v_zip_low(vec a, vec b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+static inline vec v_zip_high(vec a, vec b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+static inline real v_sum16(const vec a[2]) {
+    vec t = v_add(a[0], a[1]);
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+#else
+
+#define VEC_LANES 4
+typedef __m256d vec;
+typedef __m256d mask;
+
+static inline vec v_set1(real a) { return _mm256_set1_pd(a); }
+static inline vec v_load(const real *p) { return _mm256_loadu_pd(p); }
+static inline void v_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
+static inline void v_stream(real *p, vec a) { _mm256_stream_pd(p, a); }
+static inline __m256i v_first(ptrdiff_t n) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
+    __m256i first = v_first(n);
+    return _mm256_blendv_pd(v_set1(fill), _mm256_maskload_pd(p, first), _mm256_castsi256_pd(first));
+}
+static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
+    _mm256_maskstore_pd(p, v_first(n), a);
+}
+static inline vec v_add(vec a, vec b) { return _mm256_add_pd(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm256_div_pd(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
+static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
+static inline mask v_lt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+static inline mask v_eq(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_pd(no, yes, m); }
+static inline vec v_pow2(vec a) {
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
+}
+// There is no conversion of 64-bit integers: the exponent is put into the mantissa of 2^52.
+static inline vec v_exponent(vec a) {
+    __m256i exponent = _mm256_srli_epi64(_mm256_castpd_si256(a), 52);
+    vec two52 = v_set1(0x1p52);
+    return v_sub(_mm256_or_pd(_mm256_castsi256_pd(exponent), two52), two52);
+}
+static inline vec v_zip_low(vec a, vec b) {
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+static inline vec v_zip_high(vec a, vec b) {
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
+static inline real v_sum16(const vec a[4]) {
+    vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+
+#endif
+
+static inline void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

@@ -1,0 +1,113 @@
+// The vocabulary of vec_scalar.h in AVX-512 (F, DQ, VL, BW: what every AVX-512 CPU since
+// 2017 has).
+
+// From here to V_END the compiler may use these instructions; the rest of the library is
+// built for the baseline.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))), apply_to = function)
+#define V_END _Pragma("clang attribute pop")
+#elif defined(__GNUC__)
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw")
+#define V_END
+#else
+#define V_END
+#endif
+
+#include "begin.inc"
+#include <immintrin.h>
+
+#ifdef CYSOFTMAX_F32
+
+#define VEC_LANES 16
+typedef __m512 vec;
+typedef __mmask16 mask;
+
+static inline vec v_set1(real a) { return _mm512_set1_ps(a); }
+static inline vec v_load(const real *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline void v_stream(real *p, vec a) { _mm512_stream_ps(p, a); }
+static inline mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
+static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
+    return _mm512_mask_loadu_ps(v_set1(fill), v_first(n), p);
+}
+static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
+    _mm512_mask_storeu_ps(p, v_first(n), a);
+}
+static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+// The instruction returns its second operand if either is NaN.
+static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline mask v_lt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_eq(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_ps(m, no, yes); }
+static inline vec v_pow2(vec a) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+static inline vec v_zip_low(vec a, vec b) {
+    const __m512i order =
+        _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, order, b);
+}
+static inline vec v_zip_high(vec a, vec b) {
+    const __m512i order =
+        _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(a, order, b);
+}
+static inline real v_sum16(const vec a[1]) {
+    __m256 t = _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm512_extractf32x8_ps(a[0], 1));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+#else
+
+#define VEC_LANES 8
+typedef __m512d vec;
+typedef __mmask8 mask;
+
+static inline vec v_set1(real a) { return _mm512_set1_pd(a); }
+static inline vec v_load(const real *p) { return _mm512_loadu_pd(p); }
+static inline void v_store(real *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline void v_stream(real *p, vec a) { _mm512_stream_pd(p, a); }
+static inline mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
+static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
+    return _mm512_mask_loadu_pd(v_set1(fill), v_first(n), p);
+}
+static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
+    _mm512_mask_storeu_pd(p, v_first(n), a);
+}
+static inline vec v_add(vec a, vec b) { return _mm512_add_pd(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm512_div_pd(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
+static inline mask v_lt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_pd(m, no, yes); }
+static inline vec v_pow2(vec a) {
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+}
+static inline vec v_exponent(vec a) {
+    return _mm512_cvtepi64_pd(_mm512_srli_epi64(_mm512_castpd_si512(a), 52));
+}
+static inline vec v_zip_low(vec a, vec b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+static inline vec v_zip_high(vec a, vec b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
+static inline real v_sum16(const vec a[2]) {
+    vec both = v_add(a[0], a[1]);
+    __m256d t = _mm256_add_pd(_mm512_castpd512_pd256(both), _mm512_extractf64x4_pd(both, 1));
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+
+#endif
+
+static inline void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

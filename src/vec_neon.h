@@ -1,0 +1,89 @@
+// The vocabulary of vec_scalar.h in AArch64 NEON.
+
+#include "begin.inc"
+#include <arm_neon.h>
+
+#define V_END
+
+// Part loads and stores go through a buffer: NEON has no masked moves.
+#define V_PARTS                                                                                    \
+    static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {                         \
+        real buffer[VEC_LANES];                                                                    \
+        for (ptrdiff_t i = 0; i < VEC_LANES; i++) buffer[i] = i < n ? p[i] : fill;                 \
+        return v_load(buffer);                                                                     \
+    }                                                                                              \
+    static inline void v_store_part(real *p, vec a, ptrdiff_t n) {                                 \
+        real buffer[VEC_LANES];                                                                    \
+        v_store(buffer, a);                                                                        \
+        for (ptrdiff_t i = 0; i < n; i++) p[i] = buffer[i];                                        \
+    }
+
+#ifdef CYSOFTMAX_F32
+
+#define VEC_LANES 4
+typedef float32x4_t vec;
+typedef uint32x4_t mask;
+
+static inline vec v_set1(real a) { return vdupq_n_f32(a); }
+static inline vec v_load(const real *p) { return vld1q_f32(p); }
+static inline void v_store(real *p, vec a) { vst1q_f32(p, a); }
+static inline void v_stream(real *p, vec a) { vst1q_f32(p, a); }
+V_PARTS
+static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
+static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
+static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
+static inline vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
+// Not vmaxq, which returns NaN if either is NaN: the comparison is false then.
+static inline vec v_max(vec a, vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline mask v_lt(vec a, vec b) { return vcltq_f32(a, b); }
+static inline mask v_eq(vec a, vec b) { return vceqq_f32(a, b); }
+static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f32(m, yes, no); }
+static inline vec v_pow2(vec a) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
+}
+static inline vec v_zip_low(vec a, vec b) { return vzip1q_f32(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return vzip2q_f32(a, b); }
+static inline real v_sum16(const vec a[4]) {
+    vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));
+    float32x2_t s = vadd_f32(vget_low_f32(t), vget_high_f32(t));
+    return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+}
+
+#else
+
+#define VEC_LANES 2
+typedef float64x2_t vec;
+typedef uint64x2_t mask;
+
+static inline vec v_set1(real a) { return vdupq_n_f64(a); }
+static inline vec v_load(const real *p) { return vld1q_f64(p); }
+static inline void v_store(real *p, vec a) { vst1q_f64(p, a); }
+static inline void v_stream(real *p, vec a) { vst1q_f64(p, a); }
+V_PARTS
+static inline vec v_add(vec a, vec b) { return vaddq_f64(a, b); }
+static inline vec v_sub(vec a, vec b) { return vsubq_f64(a, b); }
+static inline vec v_mul(vec a, vec b) { return vmulq_f64(a, b); }
+static inline vec v_div(vec a, vec b) { return vdivq_f64(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
+static inline vec v_max(vec a, vec b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+static inline mask v_lt(vec a, vec b) { return vcltq_f64(a, b); }
+static inline mask v_eq(vec a, vec b) { return vceqq_f64(a, b); }
+static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f64(m, yes, no); }
+static inline vec v_pow2(vec a) {
+    return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a), 52));
+}
+static inline vec v_exponent(vec a) {
+    return vcvtq_f64_u64(vshrq_n_u64(vreinterpretq_u64_f64(a), 52));
+}
+static inline vec v_zip_low(vec a, vec b) { return vzip1q_f64(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return vzip2q_f64(a, b); }
+static inline real v_sum16(const vec a[8]) {
+    vec s = v_add(v_add(v_add(a[0], a[4]), v_add(a[2], a[6])),
+                  v_add(v_add(a[1], a[5]), v_add(a[3], a[7])));
+    return vgetq_lane_f64(s, 0) + vgetq_lane_f64(s, 1);
+}
+
+#endif
+
+static inline void v_prefetch(const void *p) { __builtin_prefetch(p); }

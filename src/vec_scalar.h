@@ -1,0 +1,78 @@
+// The vocabulary of the kernels, one real at a time. This file defines what each word
+// means; the other vec_*.h say the same with vectors. It also sets the dtype: a
+// translation unit defines CYSOFTMAX_F32 or nothing (float64) before the include.
+
+#include "begin.inc"
+
+#define V_END       // what closes a translation unit
+#define VEC_LANES 1 // reals in a vec; divides 16
+
+typedef real vec;
+typedef int mask;
+
+static inline vec v_set1(real a) { return a; }
+static inline vec v_load(const real *p) { return *p; }
+static inline void v_store(real *p, vec a) { *p = a; }
+
+// A store that need not keep the line in the cache; p is aligned to a vec.
+static inline void v_stream(real *p, vec a) { *p = a; }
+
+// The first n < VEC_LANES reals; the other lanes are `fill`, or are not written.
+static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) { return n > 0 ? *p : fill; }
+static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
+    if (n > 0) *p = a;
+}
+
+static inline vec v_add(vec a, vec b) { return a + b; }
+static inline vec v_sub(vec a, vec b) { return a - b; }
+static inline vec v_mul(vec a, vec b) { return a * b; }
+static inline vec v_div(vec a, vec b) { return a / b; }
+
+// a b + c, rounded once where the instruction set can; this one rounds twice. It is the
+// one word whose bits differ between `scalar` and the rest.
+static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
+
+// The larger of a and b, and b if a is NaN.
+static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
+
+static inline mask v_lt(vec a, vec b) { return a < b; } // false if unordered
+static inline mask v_eq(vec a, vec b) { return a == b; }
+static inline vec v_select(mask m, vec yes, vec no) { return m ? yes : no; }
+
+// The low mantissa bits of a, shifted into the exponent: v_pow2(MAGIC + b) is
+// 2^(b - EXP_BIAS) for MAGIC = 1.5 * 2^MANTISSA_BITS and an integer 0 < b < 2 EXP_BIAS.
+static inline vec v_pow2(vec a) {
+    bits_t bits;
+    memcpy(&bits, &a, sizeof a);
+    bits <<= MANTISSA_BITS;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+// The biased exponent of a normal a > 0, as a real.
+static inline vec v_exponent(vec a) {
+    bits_t bits;
+    memcpy(&bits, &a, sizeof a);
+    return (real)(bits >> MANTISSA_BITS);
+}
+
+// a0 b0 a1 b1 ...: of the lower and of the upper halves of a and b (VEC_LANES > 1).
+static inline vec v_zip_low(vec a, vec b) {
+    (void)b;
+    return a;
+}
+static inline vec v_zip_high(vec a, vec b) {
+    (void)a;
+    return b;
+}
+
+// The sum of 16 lanes: lane l + lane l + 8 first, then + 4, + 2, + 1.
+static inline real v_sum16(const vec a[16]) {
+    real t[16];
+    for (int l = 0; l < 16; l++) t[l] = a[l];
+    for (int step = 8; step > 0; step /= 2)
+        for (int l = 0; l < step; l++) t[l] += t[l + step];
+    return t[0];
+}
+
+static inline void v_prefetch(const void *p) { (void)p; }
