@@ -1,0 +1,173 @@
+"""The bounds that the docstrings state, in ulp, for each instruction set.
+
+Errors are measured against the exact result for the given logits: the rounding of x - max is
+part of what the library has to answer for (it computes that difference in two parts), so
+nothing is set apart here.
+"""
+
+import numpy as np
+import pytest
+import reference
+from scipy import special
+
+import cysoftmax
+from cysoftmax import _core
+
+DTYPES = [np.float32, np.float64]
+SIZES = [1, 2, 3, 5, 8, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 1000]
+LARGE = [1023, 1024, 1025, 5000, 32000]
+
+# The bounds of the docstrings, in ulp.
+LOG_SOFTMAX = LOSS = GRAD = 4
+LOGSUMEXP = 2
+
+
+def softmax_bound(isa):
+    return 3 if isa == "scalar" else 2  # without and with fused multiply-add
+
+
+def kinds_of_rows(rng, n_rows, n_classes, dtype):
+    """Yield named batches of logits that are hard in different ways."""
+    normal = rng.standard_normal((n_rows, n_classes))
+    yield "usual", (normal * 3).astype(dtype)
+    yield "wide", (normal * 30).astype(dtype)
+    yield "far from zero", (normal * 3 + 1e4).astype(dtype)
+    yield "all but one equal", np.where(
+        np.arange(n_classes) == 0, rng.uniform(0, 9, (n_rows, 1)), rng.uniform(-9, 9, (n_rows, 1))
+    ).astype(dtype)
+    yield "in steps", np.round(normal).astype(dtype)
+    yield "tiny differences", (1 + normal * np.finfo(dtype).eps * 8).astype(dtype)
+
+
+def batches(dtype, sizes=SIZES, elements=40000):
+    rng = np.random.default_rng(7)
+    for n_classes in sizes:
+        n_rows = max(2, min(1000, elements // n_classes))
+        for kind, x in kinds_of_rows(rng, n_rows, n_classes, dtype):
+            yield f"{kind}, {n_classes} classes", x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [SIZES, LARGE], ids=["small", "large"])
+def test_softmax_is_within_its_bound_everywhere(isa, dtype, sizes):
+    for name, x in batches(dtype, sizes):
+        error = reference.error_in_ulp(cysoftmax.softmax(x), reference.softmax(x))
+        assert error <= softmax_bound(isa), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [SIZES, LARGE], ids=["small", "large"])
+def test_log_softmax_is_within_its_bound_everywhere(isa, dtype, sizes):
+    for name, x in batches(dtype, sizes):
+        error = reference.error_in_ulp(cysoftmax.log_softmax(x), reference.log_softmax(x))
+        assert error <= LOG_SOFTMAX, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logsumexp_is_within_two_ulp_of_its_larger_part(isa, dtype):
+    for name, x in batches(dtype, SIZES + LARGE):
+        exact = reference.logsumexp(x)
+        larger = np.maximum(np.abs(exact), np.abs(x.max(-1)))
+        error = np.abs(cysoftmax.logsumexp(x) - exact) / reference.ulp(larger, dtype)
+        assert error.max() <= LOGSUMEXP, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_losses_and_gradients_are_within_their_bounds(isa, dtype):
+    rng = np.random.default_rng(3)
+    for name, x in batches(dtype, SIZES + LARGE):
+        labels = rng.integers(0, x.shape[1], len(x))
+        loss, grad = cysoftmax.cross_entropy_with_grad(x, labels, reduction="none")
+        assert reference.error_in_ulp(loss, reference.losses(x, labels)) <= LOSS, name
+        exact = reference.gradients(x, labels)
+        assert reference.error_in_ulp(grad, exact) <= GRAD, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_classes", [2, 3, 10, 16, 17, 33, 100, 1000, 30000, 1_000_000])
+def test_confident_rows_keep_full_relative_accuracy(isa, dtype, n_classes):
+    rng = np.random.default_rng(n_classes)
+    margins = np.linspace(5, 80, 16 if n_classes < 1e5 else 4)
+    for others in (np.zeros(n_classes - 1), rng.uniform(-3, 0, n_classes - 1)):
+        x = np.empty((len(margins), n_classes))
+        x[:, 1:] = others
+        x[:, 0] = margins + others.max()
+        x = np.roll(x, n_classes // 2, axis=1).astype(dtype)
+        labels = np.full(len(margins), n_classes // 2)
+        loss, grad = cysoftmax.cross_entropy_with_grad(x, labels, reduction="none")
+        assert reference.error_in_ulp(loss, reference.losses(x, labels)) <= LOSS
+        exact = reference.gradients(x, labels)
+        rows = np.arange(len(x))
+        normal = np.abs(exact[rows, labels]) > np.finfo(dtype).tiny
+        error = reference.error_in_ulp(
+            grad[rows, labels][normal], exact[rows, labels][normal]
+        )
+        assert error <= GRAD
+        assert reference.error_in_ulp(
+            cysoftmax.log_softmax(x)[rows, labels], reference.log_softmax(x)[rows, labels]
+        ) <= LOG_SOFTMAX
+
+
+def test_a_confident_row_has_the_loss_of_the_contract(isa):
+    x = np.array([[20, 0, -1]], np.float32)
+    loss, grad = cysoftmax.cross_entropy_with_grad(x, [0])
+    assert loss == pytest.approx(2.8194096652e-9, rel=2e-7)
+    assert grad[0, 0] == pytest.approx(-2.8194096652e-9, rel=2e-7)
+
+
+def test_differences_are_taken_before_logarithms(isa):
+    for big in (1e8, 1e30):
+        loss = cysoftmax.cross_entropy(np.array([big, big], np.float32), 0)
+        assert loss == np.log(2)
+
+
+def test_the_mean_loss_of_many_rows_is_summed_in_double(isa):
+    x = np.full((100_003, 3), 0.1, np.float32)
+    assert cysoftmax.cross_entropy(x, np.zeros(len(x), int)) == pytest.approx(np.log(3), rel=3e-16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scipy_fed_float64_agrees(isa, dtype):
+    for name, x in batches(dtype, [3, 10, 100, 1000], 5000):
+        wide = x.astype(np.float64)
+        rtol = 4 * np.finfo(dtype).eps
+        atol = 1e-300 if dtype == np.float64 else 1e-44
+        close = dict(rtol=rtol + 1e-13, atol=atol, err_msg=name)
+        np.testing.assert_allclose(cysoftmax.softmax(x), special.softmax(wide, -1), **close)
+        close["atol"] = 1e-13
+        np.testing.assert_allclose(cysoftmax.log_softmax(x), special.log_softmax(wide, -1), **close)
+        np.testing.assert_allclose(cysoftmax.logsumexp(x), special.logsumexp(wide, -1), **close)
+
+
+def exp_error(x):
+    """Return the largest error of exp, in ulp, where it is a normal number."""
+    exact = np.exp(x.astype(np.longdouble if x.dtype == np.float64 else np.float64))
+    normal = exact >= np.finfo(x.dtype).tiny
+    result = _core.exp_of(x)
+    if x.dtype == np.float32:  # what is left of float64 will do as the reference
+        spacing = np.spacing(exact[normal].astype(np.float32)).astype(np.float64)
+        return np.max(np.abs(result[normal] - exact[normal]) / spacing, initial=0)
+    return reference.error_in_ulp(result[normal], exact[normal], np.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_is_within_one_ulp(isa, dtype):
+    rng = np.random.default_rng(0)
+    low = np.log(np.finfo(dtype).tiny)
+    for x in (
+        rng.uniform(low, 0, 200_000),
+        -np.exp(rng.uniform(-40, np.log(-low), 200_000)),
+        np.arange(np.ceil(low / np.log(2)), 1) * np.log(2) / 2,  # where the reduction turns over
+    ):
+        assert exp_error(x.astype(dtype)) <= 1
+
+
+@pytest.mark.exhaustive
+def test_exp_is_within_one_ulp_for_every_float32_up_to_zero(isa):
+    first, last = (np.float32(x).view(np.uint32) for x in (-0.0, -104))
+    worst = 0
+    for start in range(int(first), int(last) + 1, 1 << 22):
+        bits = np.arange(start, min(start + (1 << 22), int(last) + 1), dtype=np.uint32)
+        worst = max(worst, exp_error(bits.view(np.float32)))
+    print(f"{isa}: {worst:.3f} ulp")
+    assert worst <= 1
