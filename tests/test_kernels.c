@@ -1,0 +1,1082 @@
+// Every kernel of every instruction set that this machine can run, in float32 and float64,
+// against the formulas of kernels.h in long double.
+//
+// Numbers travel as double, which holds every float; `get` and `put` are the only places
+// that know the dtype. Inputs come from an integer generator and are made without rounding
+// that could depend on the machine, so a run also yields a hash of results: all instruction
+// sets with FMA must have the same one. With `--expect HASH` it must be that one, which is
+// how runs on different machines are compared.
+//
+// Stand-alone: links with src/*.c and -lm; compile with -ffp-contract=off. The arrays that
+// kernels read end where their allocation ends, for the benefit of AddressSanitizer.
+
+#include "kernels.h"
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(LDBL_MANT_DIG >= 64, "the reference needs more digits than double has");
+
+enum { MAX_N = CYSOFTMAX_CHUNK, TILE = CYSOFTMAX_TILE };
+#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+
+// ---------------------------------------------------------------- what is tested
+
+typedef struct {
+    const char *name;
+    ptrdiff_t size;
+    int digits;       // bits of the significand
+    int min_exponent; // 2^min_exponent is the smallest normal number
+    int exp_scale;    // exp comes times 2^exp_scale
+    int coarse_unit;  // `coarse` is a multiple of 2^coarse_unit
+} dtype;
+
+static const dtype DTYPES[] = {
+    {"float32", 4, 24, -126, 40, -14},
+    {"float64", 8, 53, -1022, 192, -43},
+};
+
+typedef struct {
+    const cysoftmax_isa *isa;
+    const cysoftmax_kernels *k;
+    const dtype *t;
+    int fused; // v_fma rounds once: every instruction set but scalar
+} subject;
+
+static subject subject_of(const cysoftmax_isa *isa, int t) {
+    return (subject){isa, t == 0 ? isa->f32 : isa->f64, &DTYPES[t], strcmp(isa->name, "scalar")};
+}
+
+// ---------------------------------------------------------------- checks
+
+static long passed, failed;
+
+static struct {
+    const char *what;
+    double worst;
+} errors[32]; // the largest seen of each kind, in the unit of its check
+
+static void check(const subject *s, int ok, const char *sentence, const char *format, ...) {
+    va_list values;
+    ok ? passed++ : failed++;
+    if (ok || failed > 30) return;
+    printf("FAILED %s %s: %s: ", s->isa->name, s->t->name, sentence);
+    va_start(values, format);
+    vprintf(format, values);
+    va_end(values);
+    printf("\n");
+}
+
+static void check_within(const subject *s, const char *what, double error, double bound,
+                         const char *sentence, const char *row, ptrdiff_t n) {
+    int i = 0;
+    while (errors[i].what && strcmp(errors[i].what, what)) i++;
+    errors[i].what = what;
+    if (error > errors[i].worst) errors[i].worst = error;
+    check(s, error <= bound, sentence, "%s row, n = %td: error of %s is %.4g", row, n, what, error);
+}
+
+static void print_errors(const subject *s) {
+    printf("%s %s, largest errors:", s->isa->name, s->t->name);
+    for (int i = 0; i < COUNT(errors) && errors[i].what; i++) {
+        printf("%s %s %.3g", i ? "," : "", errors[i].what, errors[i].worst);
+        errors[i].what = NULL;
+        errors[i].worst = 0;
+    }
+    printf("\n");
+}
+
+#define CHECK(ok, n) check(s, ok, __func__, "n = %td", (ptrdiff_t)(n))
+#define CHECK_ROW(ok) check(s, ok, __func__, "%s row, n = %td", r->kind->name, r->n)
+#define WITHIN(what, error, bound, n) check_within(s, what, error, bound, __func__, "any", n)
+#define WITHIN_ROW(what, error, bound)                                                             \
+    check_within(s, what, error, bound, __func__, r->kind->name, r->n)
+
+static double max(double a, double b) { return a > b ? a : b; }
+
+// |got - exact| in units of the last place of `exact`; infinite for a NaN.
+static double ulps(const dtype *t, long double got, long double exact) {
+    int exponent;
+    if (got == exact) return 0;
+    frexpl(exact, &exponent);
+    if (exact == 0 || exponent <= t->min_exponent) exponent = t->min_exponent + 1;
+    double error = (double)(fabsl(got - exact) / ldexpl(1, exponent - t->digits));
+    return error >= 0 ? error : HUGE_VAL;
+}
+
+static int same_bits(double a, double b) {
+    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
+}
+
+// ---------------------------------------------------------------- arrays of reals
+
+static double get(const subject *s, const void *p, ptrdiff_t i) {
+    return s->t->size == 4 ? (double)((const float *)p)[i] : ((const double *)p)[i];
+}
+static void put(const subject *s, void *p, ptrdiff_t i, double value) {
+    if (s->t->size == 4)
+        ((float *)p)[i] = (float)value;
+    else
+        ((double *)p)[i] = value;
+}
+static void *at(const subject *s, const void *p, ptrdiff_t i) {
+    return (char *)p + i * s->t->size;
+}
+
+static void *pool[128];
+static int pooled;
+
+static void *reals(const subject *s, const double *values, ptrdiff_t n) {
+    void *p = pool[pooled++] = malloc((size_t)(n * s->t->size));
+    if (!p) abort();
+    for (ptrdiff_t i = 0; i < n; i++) put(s, p, i, values ? values[i] : 0);
+    return p;
+}
+static void *copy(const subject *s, const void *p, ptrdiff_t n) {
+    return memcpy(reals(s, NULL, n), p, (size_t)(n * s->t->size));
+}
+static void release(void) {
+    while (pooled > 0) free(pool[--pooled]);
+}
+static int same_reals(const subject *s, const void *a, const void *b, ptrdiff_t n) {
+    return memcmp(a, b, (size_t)(n * s->t->size)) == 0;
+}
+
+// An output with canaries on both sides, `offset` reals after a multiple of 64 bytes.
+enum { GUARD = 64, CANARY = 0xA5 };
+static _Alignas(64) unsigned char arena[3 * GUARD + MAX_N * TILE * 8];
+
+static void *guarded(const subject *s, ptrdiff_t n, ptrdiff_t offset) {
+    memset(arena, CANARY, (size_t)(2 * GUARD + (offset + n) * s->t->size));
+    return arena + GUARD + offset * s->t->size;
+}
+static int canaries_live(const subject *s, const void *out, ptrdiff_t n) {
+    const unsigned char *begin = out, *end = begin + n * s->t->size;
+    for (int i = 0; i < GUARD; i++)
+        if (begin[-1 - i] != CANARY || end[i] != CANARY) return 0;
+    return 1;
+}
+
+// ---------------------------------------------------------------- inputs
+
+// In [-1, 1), a multiple of 2^-52 (Knuth's linear congruential generator, MMIX).
+static double noise(uint64_t *state) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (double)((int64_t)(*state >> 11) - ((int64_t)1 << 52)) * 0x1p-52;
+}
+
+typedef struct {
+    const char *name;
+    double offset, spread; // logits are offset + spread * noise
+    double margin;         // > 0: all but one are at least so far below that one
+    int masked;            // every third is -inf
+} kind;
+
+// Spreads are powers of two, so that the product is exact and one rounding is left.
+static const kind KINDS[] = {
+    {"near", 0, 8, 0, 0},
+    {"far", 0, 128, 0, 0},
+    {"underflowing", 0, 1024, 0, 0},
+    {"flat", 3, 0, 0, 0},
+    {"minute", 1, 0x1p-18, 0, 0},
+    {"masked", 0, 16, 0, 1},
+    {"1e8", 1e8, 64, 0, 0},
+    {"-2^31", -0x1p31, 512, 0, 0},
+    {"2^56", 0x1p56, 1024, 0, 0},
+    {"2^60", 0x1p60, 1024, 0, 0},
+    {"2^62", 0x1p62, 2048, 0, 0},
+    {"confident by 5", 0, 4, 5, 0},
+    {"confident by 10", 0, 16, 10, 1},
+    {"confident by 20", 100, 1, 20, 0},
+    {"confident by 40", 0, 32, 40, 0},
+    {"confident by 80", 0, 4, 80, 0},
+};
+
+static const int LONG[] = {127, 128, 129, 255, 256, 257, 1000, 1023, 1024};
+enum { SHORT = 70, LENGTHS = SHORT + COUNT(LONG) }; // 1 ... SHORT, then LONG
+static ptrdiff_t length(int i) { return i < SHORT ? i + 1 : LONG[i - SHORT]; }
+
+static void fill(const subject *s, const kind *kind, uint64_t seed, double *x, ptrdiff_t n) {
+    const ptrdiff_t top = (ptrdiff_t)(seed * 7 % (uint64_t)n);
+    noise(&seed);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double u = noise(&seed);
+        x[i] = kind->margin ? -fabs(kind->spread * u) - kind->margin : kind->spread * u;
+        if (kind->margin && i == top) x[i] = 0;
+        x[i] += kind->offset;
+        if (kind->masked && i != top && i % 3 == 1) x[i] = -HUGE_VAL;
+        if (s->t->size == 4) x[i] = (float)x[i];
+    }
+}
+
+// Multiples of 2^-20 in [0, 1), every third of them 0, and where x is -inf.
+static void fill_weights(const double *x, uint64_t seed, double *a, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double u = floor(fabs(noise(&seed)) * 0x1p20) * 0x1p-20;
+        a[i] = i % 3 == 2 || x[i] == -HUGE_VAL ? 0 : u;
+    }
+}
+
+// Of both signs and many magnitudes.
+static void fill_signed(const subject *s, uint64_t seed, double *a, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        a[i] = noise(&seed) * ((i & 1) ? 0x1p10 : 0x1p-3);
+        if (s->t->size == 4) a[i] = (float)a[i];
+    }
+}
+
+// ---------------------------------------------------------------- the reference
+
+// An unevaluated sum of two: twice the digits of a long double.
+typedef struct {
+    long double hi, lo;
+} wide;
+
+static void wide_add(wide *sum, long double b) {
+    long double s = sum->hi + b, part = s - sum->hi;
+    sum->lo += (sum->hi - (s - part)) + (b - part);
+    sum->hi = s;
+}
+static void wide_add_product(wide *sum, long double a, long double b) {
+    long double product = a * b;
+    wide_add(sum, product);
+    wide_add(sum, fmal(a, b, -product));
+}
+static double wide_error(wide exact, double hi, double lo) {
+    long double error = fabsl(((exact.hi - hi) + exact.lo) - lo);
+    return error >= 0 ? (double)error : HUGE_VAL;
+}
+
+// A row of logits, what it should give, and what exp_sum made of it.
+typedef struct {
+    const kind *kind;
+    ptrdiff_t n;
+    double x[MAX_N], shift;
+    long double exact[MAX_N], sum; // exp(x - shift), and its sum
+    void *logits, *e;
+    double coarse, fine;
+    uint64_t seed;
+} row;
+
+// The sum of exp(x - shift) over all classes but c, smallest rounding last.
+static long double sum_of_others(const row *r, ptrdiff_t c) {
+    wide sum = {0, 0};
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        if (i != c) wide_add(&sum, r->exact[i]);
+    return sum.hi + sum.lo;
+}
+
+static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n) {
+    r->kind = kind;
+    r->n = n;
+    r->seed = (uint64_t)((kind - KINDS) * 5000 + n);
+    fill(s, kind, r->seed, r->x, n);
+    r->shift = -HUGE_VAL;
+    for (ptrdiff_t i = 0; i < n; i++) r->shift = max(r->shift, r->x[i]);
+    for (ptrdiff_t i = 0; i < n; i++) r->exact[i] = expl((long double)r->x[i] - r->shift);
+    r->sum = sum_of_others(r, -1);
+    r->logits = reals(s, r->x, n);
+    r->e = reals(s, NULL, n);
+    s->k->exp_sum(r->logits, n, r->shift, r->e, &r->coarse, &r->fine);
+}
+
+static void divide(const subject *s, double weight, const row *r, double *hi, double *lo) {
+    s->isa->doubles->divide(&weight, &r->coarse, &r->fine, 1, hi, lo);
+}
+
+static double log_total(const subject *s, double coarse, double fine) {
+    double rest = (coarse - 1) + fine;
+    s->isa->doubles->log1p(&rest, 1);
+    return rest;
+}
+
+// ---------------------------------------------------------------- exp and its sum
+
+static void max_is_the_largest_logit(const subject *s, const row *r) {
+    CHECK_ROW(s->k->max(r->logits, r->n) == r->shift);
+}
+
+// It may be 0 only where the exact value rounds to 0 (half the smallest denormal).
+static void exp_is_within_one_ulp(const subject *s, const row *r) {
+    const long double nothing = ldexpl(1, s->t->min_exponent - s->t->digits);
+    double worst = 0;
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        double e = get(s, r->e, i);
+        if (e != 0 || r->exact[i] > nothing)
+            worst = max(worst, ulps(s->t, e, ldexpl(r->exact[i], s->t->exp_scale)));
+    }
+    WITHIN_ROW("e", worst, 1);
+}
+
+static void exp_of_minus_infinity_is_zero(const subject *s, const row *r) {
+    int ok = 1;
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        if (r->x[i] == -HUGE_VAL) ok &= same_bits(get(s, r->e, i), 0);
+    CHECK_ROW(ok);
+}
+
+static void sum_of_exp_is_within_one_ulp(const subject *s, const row *r) {
+    WITHIN_ROW("sum of exp", ulps(s->t, (long double)r->coarse + r->fine, r->sum), 1);
+}
+
+static void coarse_is_a_multiple_of_its_unit(const subject *s, const row *r) {
+    double units = ldexp(r->coarse, -s->t->coarse_unit);
+    CHECK_ROW(units == floor(units));
+}
+
+static void rest_of_a_confident_row_keeps_its_accuracy(const subject *s, const row *r) {
+    if (!r->kind->margin) return;
+    ptrdiff_t top = 0;
+    while (r->x[top] != r->shift) top++;
+    double rest = (r->coarse - 1) + r->fine;
+    WITHIN_ROW("rest", ulps(s->t, rest, sum_of_others(r, top)), 4);
+}
+
+static void sums_are_the_same_without_e_and_in_place(const subject *s, const row *r) {
+    void *x = copy(s, r->logits, r->n);
+    double coarse, fine;
+    s->k->exp_sum(x, r->n, r->shift, NULL, &coarse, &fine);
+    CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
+    s->k->exp_sum(x, r->n, r->shift, x, &coarse, &fine);
+    CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
+    CHECK_ROW(same_reals(s, x, r->e, r->n));
+}
+
+static void exp_sum_writes_nothing_else(const subject *s, const row *r) {
+    double coarse, fine;
+    void *out = guarded(s, r->n, r->n % 16);
+    s->k->exp_sum(r->logits, r->n, r->shift, out, &coarse, &fine);
+    CHECK_ROW(canaries_live(s, out, r->n) && same_reals(s, out, r->e, r->n));
+}
+
+static void max_ignores_nan(const subject *s) {
+    static double x[SHORT];
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (ptrdiff_t c = 0; c < n; c++, release()) {
+            double largest = -HUGE_VAL;
+            fill(s, &KINDS[0], (uint64_t)n, x, n);
+            x[c] = NAN;
+            for (ptrdiff_t i = 0; i < n; i++) largest = max(x[i], largest);
+            CHECK(s->k->max(reals(s, x, n), n) == largest, n);
+            for (ptrdiff_t i = 0; i < n; i++) x[i] = i == c ? 5 : NAN;
+            CHECK(s->k->max(reals(s, x, n), n) == 5, n);
+        }
+}
+
+static void max_of_nothing_is_minus_infinity(const subject *s) {
+    static double nan[SHORT], dead[SHORT];
+    for (ptrdiff_t n = 0; n <= SHORT; n++, release()) {
+        for (ptrdiff_t i = 0; i < n; i++) nan[i] = NAN, dead[i] = -HUGE_VAL;
+        CHECK(s->k->max(reals(s, nan, n), n) == -HUGE_VAL, n);
+        CHECK(s->k->max(reals(s, dead, n), n) == -HUGE_VAL, n);
+    }
+}
+
+// NaN or +inf anywhere, or -inf everywhere (then the shift is -inf).
+static void sum_of_exp_is_nan_where_softmax_is(const subject *s) {
+    static const double BAD[] = {NAN, HUGE_VAL, -HUGE_VAL};
+    static double x[SHORT];
+    double coarse, fine;
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (int b = 0; b < COUNT(BAD); b++, release()) {
+            fill(s, &KINDS[0], (uint64_t)n, x, n);
+            ptrdiff_t c = n * 5 / 7;
+            for (ptrdiff_t i = 0; i < n; i++)
+                if (i == c || BAD[b] == -HUGE_VAL) x[i] = BAD[b];
+            void *logits = reals(s, x, n), *e = reals(s, NULL, n);
+            s->k->exp_sum(logits, n, s->k->max(logits, n), e, &coarse, &fine);
+            CHECK(isnan(coarse + fine) && isnan(get(s, e, c)), n);
+        }
+}
+
+// ---------------------------------------------------------------- the outputs of a row
+
+static double most_ulps(const subject *s) { return s->fused ? 2 : 4; }
+
+static void scale_makes_probabilities(const subject *s, const row *r) {
+    void *out = reals(s, NULL, r->n);
+    double hi, lo, worst = 0;
+    divide(s, 1, r, &hi, &lo);
+    s->k->scale(r->e, r->n, hi, lo, NULL, 0, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        worst = max(worst, ulps(s->t, get(s, out, i), r->exact[i] / r->sum));
+    WITHIN_ROW("probability", worst, most_ulps(s));
+}
+
+// In ulp of the larger term: the difference of the two may be small.
+static void scale_subtracts_the_weighted_target(const subject *s, const row *r) {
+    static double a[MAX_N];
+    void *out = reals(s, NULL, r->n);
+    double hi, lo, worst = 0;
+    const double weight = 0.328125;
+    fill_weights(r->x, r->seed, a, r->n);
+    divide(s, weight, r, &hi, &lo);
+    s->k->scale(r->e, r->n, hi, lo, reals(s, a, r->n), weight, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        long double p = r->exact[i] / r->sum * weight, target = a[i] * weight;
+        long double larger = p > target ? p : target;
+        worst = max(worst, ulps(s->t, larger + (get(s, out, i) - (p - target)), larger));
+    }
+    WITHIN_ROW("gradient", worst, most_ulps(s));
+}
+
+static void log_is_within_its_bound(const subject *s, const row *r) {
+    void *out = reals(s, NULL, r->n);
+    const double total = log_total(s, r->coarse, r->fine);
+    double worst = 0;
+    s->k->log(r->logits, r->n, r->shift, total, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        worst = max(worst, ulps(s->t, get(s, out, i), ((long double)r->x[i] - r->shift) - total));
+    WITHIN_ROW("log", worst, 1.01);
+}
+
+static void difference_is_exact(const subject *s, const row *r) {
+    double hi, lo;
+    int ok = 1;
+    for (ptrdiff_t c = 0; c < r->n; c++) {
+        s->k->difference(r->logits, c, r->shift, &hi, &lo);
+        ok &= (long double)hi + lo == (long double)r->x[c] - r->shift;
+    }
+    CHECK_ROW(ok);
+}
+
+static void difference_survives_overflow(const subject *s) {
+    const double huge = s->t->size == 4 ? FLT_MAX : DBL_MAX, x[] = {-huge, -HUGE_VAL};
+    const void *logits = reals(s, x, 2);
+    double hi, lo;
+    for (ptrdiff_t c = 0; c < 2; c++) {
+        s->k->difference(logits, c, huge, &hi, &lo);
+        CHECK(hi == x[c] - huge && lo == 0, c);
+    }
+    release();
+}
+
+// ---------------------------------------------------------------- exclude
+
+static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const row *r) {
+    const ptrdiff_t places[] = {0, r->n / 2, r->n - 1, (ptrdiff_t)(r->seed * 7 % (uint64_t)r->n)};
+    void *out = reals(s, NULL, r->n);
+    double hi, lo, worst = 0, worst_scaled = 0;
+    divide(s, 1, r, &hi, &lo);
+    for (int k = 0; k < COUNT(places); k++) {
+        const ptrdiff_t c = places[k];
+        const long double others = sum_of_others(r, c);
+        void *e = copy(s, r->e, r->n);
+        s->k->exclude(e, c, 1, r->coarse, r->fine);
+        worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
+        s->k->scale(e, r->n, hi, lo, NULL, 0, out, 0);
+        worst_scaled = max(worst_scaled, ulps(s->t, get(s, out, c), -others / r->sum));
+        put(s, e, c, get(s, r->e, c));
+        CHECK_ROW(same_reals(s, e, r->e, r->n));
+    }
+    WITHIN_ROW("excluded e", worst, 2);
+    WITHIN_ROW("excluded probability", worst_scaled, most_ulps(s) + 1);
+}
+
+static void exclude_takes_steps(const subject *s, const row *r) {
+    const ptrdiff_t n = r->n < 64 ? r->n : 64, c = n / 3;
+    void *e = copy(s, r->e, r->n), *strided = reals(s, NULL, n * TILE);
+    for (ptrdiff_t i = 0; i < n; i++) put(s, strided, i * TILE, get(s, e, i));
+    void *expected = copy(s, strided, n * TILE);
+    s->k->exclude(e, c, 1, r->coarse, r->fine);
+    put(s, expected, c * TILE, get(s, e, c));
+    s->k->exclude(strided, c, TILE, r->coarse, r->fine);
+    CHECK_ROW(same_reals(s, strided, expected, n * TILE));
+}
+
+// How the mass of a distribution may lie: `major` on one class (on two, if `twice`), the
+// rest a little everywhere.
+static const struct {
+    double major, rest;
+    int twice;
+} MASSES[] = {{1, 0, 0}, {0.5, 0, 1}, {0.75, 0.125, 0}, {0.25, 0.03125, 1}, {2, 0.5, 0}};
+
+static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, const row *r) {
+    for (int m = 0; m < COUNT(MASSES); m++) {
+        void *a = reals(s, NULL, r->n), *e = copy(s, r->e, r->n);
+        double mass = 0;
+        for (ptrdiff_t i = 0; i < r->n; i++) {
+            int major = i == r->n / 2 || (MASSES[m].twice && i == r->n / 3);
+            put(s, a, i, major ? MASSES[m].major : MASSES[m].rest);
+            mass += get(s, a, i);
+        }
+        void *expected_a = copy(s, a, r->n), *expected_e = copy(s, e, r->n);
+        for (ptrdiff_t i = 0; i < r->n; i++) {
+            if (get(s, a, i) + get(s, a, i) < mass) continue;
+            s->k->exclude(expected_e, i, 1, r->coarse, r->fine);
+            put(s, expected_a, i, get(s, a, i) - mass);
+        }
+        s->k->exclude_major(e, a, r->n, mass, r->coarse, r->fine);
+        CHECK_ROW(same_reals(s, e, expected_e, r->n) && same_reals(s, a, expected_a, r->n));
+    }
+}
+
+// ---------------------------------------------------------------- sum, dot, vjp
+
+// |error| of hi + lo in units of 2^(-2 digits) times the sum of magnitudes.
+static double twice_the_digits(const subject *s, wide exact, long double size, double hi,
+                               double lo) {
+    double error = wide_error(exact, hi, lo);
+    return error == 0 ? 0 : (double)(error / ldexpl(size, -2 * s->t->digits));
+}
+
+static void sum_has_twice_the_digits(const subject *s, const row *r) {
+    static double a[MAX_N];
+    wide exact = {0, 0};
+    long double size = 0;
+    double hi, lo;
+    fill_signed(s, r->seed, a, r->n);
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        wide_add(&exact, a[i]);
+        size += fabs(a[i]);
+    }
+    s->k->sum(reals(s, a, r->n), r->n, &hi, &lo);
+    WITHIN_ROW("sum (eps^2)", twice_the_digits(s, exact, size, hi, lo), 16);
+}
+
+// Without FMA the error of a product is lost: its bound is that of one rounding a term.
+static void check_dot(const subject *s, const row *r, const double *a, int skip_zeros,
+                      const char *sentence) {
+    wide exact = {0, 0};
+    long double size = 0;
+    double hi, lo;
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        if (skip_zeros && a[i] == 0) continue;
+        wide_add_product(&exact, a[i], (long double)r->x[i] - r->shift);
+        size += fabsl(a[i] * ((long double)r->x[i] - r->shift));
+    }
+    s->k->dot(reals(s, a, r->n), r->logits, r->n, r->shift, skip_zeros, &hi, &lo);
+    double bound = s->fused ? 16 : ldexp(1, s->t->digits);
+    check_within(s, "dot (eps^2)", twice_the_digits(s, exact, size, hi, lo), bound, sentence,
+                 r->kind->name, r->n);
+}
+
+static void dot_has_twice_the_digits(const subject *s, const row *r) {
+    static double a[MAX_N];
+    if (r->kind->masked) return;
+    fill_signed(s, r->seed, a, r->n);
+    check_dot(s, r, a, 0, __func__);
+}
+
+static void dot_skips_zeros_even_at_minus_infinity(const subject *s, const row *r) {
+    static double a[MAX_N];
+    fill_weights(r->x, r->seed, a, r->n);
+    check_dot(s, r, a, 1, __func__);
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        if (a[i] == 0) a[i] = -0.0;
+    check_dot(s, r, a, 1, __func__);
+}
+
+static void dot_with_mass_on_minus_infinity_is_minus_infinity(const subject *s) {
+    static double a[SHORT], x[SHORT];
+    double hi, lo;
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (int skip_zeros = 0; skip_zeros < 2; skip_zeros++, release()) {
+            fill(s, &KINDS[0], (uint64_t)n, x, n);
+            for (ptrdiff_t i = 0; i < n; i++) a[i] = 0.25;
+            x[n * 2 / 3] = -HUGE_VAL;
+            s->k->dot(reals(s, a, n), reals(s, x, n), n, 8, skip_zeros, &hi, &lo);
+            CHECK(hi == -HUGE_VAL, n);
+        }
+}
+
+static void vjp_is_within_its_bound(const subject *s, const row *r) {
+    static double p[MAX_N], v[MAX_N];
+    double hi, lo, worst = 0;
+    fill_weights(r->x, r->seed, p, r->n);
+    fill_signed(s, r->seed + 1, v, r->n);
+    for (ptrdiff_t i = 0; i < r->n; i++) p[i] /= 0x1p9;
+    void *ps = reals(s, p, r->n), *vs = reals(s, v, r->n), *out = reals(s, NULL, r->n);
+    s->k->dot(vs, ps, r->n, 0, 0, &hi, &lo);
+    s->k->vjp(ps, vs, r->n, hi, lo, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        worst = max(worst, ulps(s->t, get(s, out, i), p[i] * (((long double)v[i] - hi) - lo)));
+    WITHIN_ROW("vjp", worst, 2.5);
+}
+
+// ---------------------------------------------------------------- stores
+
+static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                         int stream) {
+    (void)b;
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, out, stream);
+}
+static void store_gradient(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                           int stream) {
+    s->k->scale(a, n, 0.3, 1e-9, b, 0.7, out, stream);
+}
+static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                      int stream) {
+    (void)b;
+    s->k->log(a, n, 1.5, 0.7, out, stream);
+}
+static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                      int stream) {
+    s->k->vjp(a, b, n, 0.3, 1e-9, out, stream);
+}
+
+typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                     int stream);
+static storing *const STORES[] = {store_scaled, store_gradient, store_log, store_vjp};
+
+// Up to a vec of 64 bytes further on, with and without `stream`; inputs are not aligned.
+static void every_alignment_gets_the_same_bits_and_no_others(const subject *s, storing *store,
+                                                             const void *a, const void *b,
+                                                             ptrdiff_t n) {
+    void *expected = reals(s, NULL, n);
+    int same = 1, alive = 1;
+    store(s, a, b, n, expected, 0);
+    for (int stream = 0; stream < 2; stream++)
+        for (ptrdiff_t offset = 0; offset <= 64 / s->t->size; offset++) {
+            void *out = guarded(s, n, offset);
+            store(s, a, b, n, out, stream);
+            same &= same_reals(s, out, expected, n);
+            alive &= canaries_live(s, out, n);
+        }
+    CHECK(same, n);
+    CHECK(alive, n);
+}
+
+static void an_output_may_replace_an_input(const subject *s, storing *store, const void *a,
+                                           const void *b, ptrdiff_t n) {
+    void *expected = reals(s, NULL, n);
+    store(s, a, b, n, expected, 0);
+    for (int stream = 0; stream < 2; stream++) {
+        void *in_a = copy(s, a, n), *in_b = copy(s, b, n);
+        store(s, in_a, b, n, in_a, stream);
+        CHECK(same_reals(s, in_a, expected, n), n);
+        store(s, a, in_b, n, in_b, stream);
+        CHECK(same_reals(s, in_b, expected, n), n);
+    }
+}
+
+static void outputs_are_stored_whole_and_alone(const subject *s) {
+    static double a[SHORT + 1], b[SHORT + 1];
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (int i = 0; i < COUNT(STORES); i++, release()) {
+            fill(s, &KINDS[0], (uint64_t)n, a, n + 1);
+            fill(s, &KINDS[0], (uint64_t)n + 100, b, n + 1);
+            void *as = at(s, reals(s, a, n + 1), 1), *bs = at(s, reals(s, b, n + 1), 1);
+            every_alignment_gets_the_same_bits_and_no_others(s, STORES[i], as, bs, n);
+            an_output_may_replace_an_input(s, STORES[i], as, bs, n);
+        }
+}
+
+// ---------------------------------------------------------------- tiles
+
+// How 16 rows may lie in memory: reals from class to class, and from row to row for n
+// classes: between + n * between_per_class.
+static const struct {
+    const char *name;
+    ptrdiff_t stride, between, between_per_class;
+    int disjoint; // so that they can be stored to
+} LAYOUTS[] = {
+    {"packed rows", 1, 0, 1, 1},   {"rows with gaps", 1, 5, 1, 1}, {"every third", 3, 1, 3, 1},
+    {"backwards", -1, 2, 1, 1},    {"side by side", 16, 1, 0, 1},  {"side by side, gaps", 19, 1, 0, 1},
+    {"shifted copies", 1, 1, 0, 0}, {"every second row", 35, 2, 0, 1}, {"broadcast", 0, 1, 0, 0},
+};
+
+// The 16 rows of a layout in a fresh array; returns it, and in *reach how many reals it has.
+static void *lay_out(const subject *s, int layout, ptrdiff_t n, void **rows, ptrdiff_t *reach) {
+    const ptrdiff_t stride = LAYOUTS[layout].stride;
+    const ptrdiff_t between = LAYOUTS[layout].between + n * LAYOUTS[layout].between_per_class;
+    *reach = (TILE - 1) * between + (n - 1) * (stride < 0 ? -stride : stride) + 1;
+    void *memory = reals(s, NULL, *reach);
+    uint64_t seed = (uint64_t)n;
+    for (ptrdiff_t i = 0; i < *reach; i++) put(s, memory, i, noise(&seed));
+    for (int r = 0; r < TILE; r++)
+        rows[r] = at(s, memory, r * between + (stride < 0 ? (1 - n) * stride : 0));
+    return memory;
+}
+
+static void tile_load_gathers_every_layout(const subject *s) {
+    void *rows[TILE];
+    ptrdiff_t reach;
+    for (int l = 0; l < COUNT(LAYOUTS); l++)
+        for (ptrdiff_t n = 1; n <= SHORT; n++, release()) {
+            int ok = 1;
+            void *tile = guarded(s, n * TILE, 0);
+            lay_out(s, l, n, rows, &reach);
+            s->k->tile_load((const void *const *)rows, LAYOUTS[l].stride, n, tile);
+            for (ptrdiff_t c = 0; c < n; c++)
+                for (int r = 0; r < TILE; r++)
+                    ok &= get(s, tile, c * TILE + r) == get(s, rows[r], c * LAYOUTS[l].stride);
+            check(s, ok && canaries_live(s, tile, n * TILE), __func__, "%s, n = %td",
+                  LAYOUTS[l].name, n);
+        }
+}
+
+static void check_tile_store(const subject *s, int layout, ptrdiff_t n, int n_rows) {
+    const ptrdiff_t stride = LAYOUTS[layout].stride;
+    void *rows[TILE], *tile = reals(s, NULL, n * TILE);
+    ptrdiff_t reach;
+    uint64_t seed = 7;
+    for (ptrdiff_t i = 0; i < n * TILE; i++) put(s, tile, i, noise(&seed));
+    void *memory = lay_out(s, layout, n, rows, &reach), *before = copy(s, memory, reach);
+    for (int r = 0; r < n_rows; r++)
+        for (ptrdiff_t c = 0; c < n; c++) put(s, rows[r], c * stride, get(s, tile, c * TILE + r));
+    void *expected = copy(s, memory, reach);
+    memcpy(memory, before, (size_t)(reach * s->t->size));
+    for (int r = n_rows; r < TILE; r++) rows[r] = rows[0];
+    s->k->tile_store(tile, n, rows, stride, n_rows);
+    check(s, same_reals(s, memory, expected, reach), "tile_store_scatters_and_writes_nothing_else",
+          "%s, n = %td, %d rows", LAYOUTS[layout].name, n, n_rows);
+}
+
+static void tile_store_scatters_and_writes_nothing_else(const subject *s) {
+    for (int l = 0; l < COUNT(LAYOUTS); l++)
+        for (ptrdiff_t n = 1; n <= SHORT && LAYOUTS[l].disjoint; n++)
+            for (int n_rows = 1; n_rows <= TILE; n_rows += n > 20 && n_rows < 15 ? 7 : 1, release())
+                check_tile_store(s, l, n, n_rows);
+}
+
+// 16 rows of all kinds, one of them with a NaN if `broken`, and what goes with them.
+typedef struct {
+    ptrdiff_t n;
+    void *rows[TILE], *tile, *logits; // `logits` is the tile as loaded
+    double shift[TILE], coarse[TILE], fine[TILE], log[TILE], hi[TILE], lo[TILE];
+} tile16;
+
+static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken) {
+    static double x[MAX_N];
+    t->n = n;
+    for (int r = 0; r < TILE; r++) {
+        fill(s, &KINDS[(r + n) % COUNT(KINDS)], (uint64_t)(n * TILE + r), x, n);
+        if (broken && r == 5) x[n - 1] = NAN;
+        t->rows[r] = reals(s, x, n);
+    }
+    t->tile = guarded(s, n * TILE, 0);
+    s->k->tile_load((const void *const *)t->rows, 1, n, t->tile);
+    t->logits = copy(s, t->tile, n * TILE);
+}
+
+static int row_of_tile_is(const subject *s, const void *tile, int r, const void *row, ptrdiff_t n) {
+    for (ptrdiff_t c = 0; c < n; c++)
+        if (!same_bits(get(s, tile, c * TILE + r), get(s, row, c))) return 0;
+    return 1;
+}
+
+static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
+    void *e = reals(s, NULL, t->n);
+    double coarse, fine;
+    s->k->tile_max(t->tile, t->n, t->shift);
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->coarse, t->fine);
+    CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
+    for (int r = 0; r < TILE; r++) {
+        CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
+        s->k->exp_sum(t->rows[r], t->n, t->shift[r], e, &coarse, &fine);
+        CHECK(same_bits(t->coarse[r], coarse) && same_bits(t->fine[r], fine), t->n);
+        CHECK(row_of_tile_is(s, t->tile, r, e, t->n), t->n);
+        t->log[r] = log_total(s, coarse, fine);
+    }
+}
+
+static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
+    void *e = copy(s, t->tile, t->n * TILE), *out = reals(s, NULL, t->n), *row = copy(s, out, t->n);
+    double ones[TILE];
+    for (int r = 0; r < TILE; r++) ones[r] = 1;
+    s->isa->doubles->divide(ones, t->coarse, t->fine, TILE, t->hi, t->lo);
+    s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
+    s->k->tile_log(t->logits, t->n, t->shift, t->log);
+    CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
+    for (int r = 0; r < TILE; r++) {
+        for (ptrdiff_t c = 0; c < t->n; c++) put(s, row, c, get(s, e, c * TILE + r));
+        s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, out, 0);
+        CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
+        s->k->log(t->rows[r], t->n, t->shift[r], t->log[r], out, 0);
+        CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
+    }
+}
+
+static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
+    tile16 t;
+    for (int i = 0; i < LENGTHS; i++)
+        for (int broken = 0; broken < 2; broken++, release()) {
+            make_tile(s, &t, length(i), broken);
+            tile_sums_are_those_of_the_rows(s, &t);
+            tile_outputs_are_those_of_the_rows(s, &t);
+        }
+}
+
+// ---------------------------------------------------------------- doubles
+
+// Of every magnitude, the ends of the intervals of the reduction, and 0.
+static double any_rest(int i) {
+    uint64_t seed = (uint64_t)i;
+    noise(&seed);
+    double u = 1 + fabs(noise(&seed)) / 2;
+    if (i % 4 == 0) return ldexp(u, i / 4 % 1040 - 1000);
+    if (i % 4 == 1) return ldexp(u, i / 4 % 12 - 6);
+    if (i % 4 == 2) return 0x1.a827999fcef32p-2 + noise(&seed) * 0x1p-40; // sqrt(2) - 1
+    return i % 8 == 3 ? ldexp(1, i / 8 % 40) - 1 : i % 16 == 7 ? 0 : DBL_TRUE_MIN;
+}
+
+static void log1p_is_within_one_ulp(const subject *s) {
+    static double z[24];
+    int i = 0;
+    for (ptrdiff_t n = 1; i < 16000; n = n % 23 + 1) {
+        double worst = 0, expected[24];
+        for (ptrdiff_t k = 0; k < n; k++) expected[k] = any_rest(i++);
+        memcpy(z, expected, sizeof z);
+        z[n] = -42;
+        s->isa->doubles->log1p(z, n);
+        for (ptrdiff_t k = 0; k < n; k++)
+            worst = max(worst, ulps(s->t, z[k], log1pl(expected[k])));
+        WITHIN("log1p", worst, 1, n);
+        CHECK(z[n] == -42, n);
+    }
+}
+
+static void log1p_of_zero_is_zero_and_of_nan_nan(const subject *s) {
+    for (ptrdiff_t n = 1; n <= 20; n++) {
+        double z[20];
+        int ok = 1;
+        for (ptrdiff_t k = 0; k < n; k++) z[k] = k % 2 ? NAN : 0;
+        s->isa->doubles->log1p(z, n);
+        for (ptrdiff_t k = 0; k < n; k++) ok &= k % 2 ? isnan(z[k]) : same_bits(z[k], 0);
+        CHECK(ok, n);
+    }
+}
+
+static void any_total(int i, double *weight, double *coarse, double *fine) {
+    static const double WEIGHTS[] = {1, -1, 0.1, 3e-10, 65536, -7.3};
+    uint64_t seed = (uint64_t)i;
+    noise(&seed);
+    *weight = WEIGHTS[i % COUNT(WEIGHTS)];
+    *coarse = 1 + floor(ldexp(fabs(noise(&seed)), 14 + i % 20)) * 0x1p-14;
+    *fine = noise(&seed) * (i % 2 ? 0x1p-12 : 0x1p-43);
+}
+
+// |weight - (hi + lo) (coarse + fine)| / |weight|, the large products exactly.
+static double quotient_error(double weight, double coarse, double fine, double hi, double lo) {
+    double p = hi * coarse, q = hi * fine;
+    long double left = (long double)(weight - p) - q;
+    left -= fma(hi, coarse, -p);
+    left -= fma(hi, fine, -q);
+    left -= (long double)lo * coarse + (long double)lo * fine;
+    return (double)fabsl(left / weight);
+}
+
+static void divide_has_twice_the_digits_with_fma(const subject *s) {
+    double weight[24], coarse[24], fine[24], hi[24], lo[24];
+    int i = 0;
+    for (ptrdiff_t n = 1; i < 4000; n = n % 23 + 1) {
+        double worst = 0;
+        for (ptrdiff_t k = 0; k < n; k++) any_total(i++, &weight[k], &coarse[k], &fine[k]);
+        hi[n] = lo[n] = -42;
+        s->isa->doubles->divide(weight, coarse, fine, n, hi, lo);
+        for (ptrdiff_t k = 0; k < n; k++)
+            worst = max(worst, quotient_error(weight[k], coarse[k], fine[k], hi[k], lo[k]));
+        WITHIN("divide (relative)", worst, s->fused ? 1e-28 : 0x1p-51, n);
+        CHECK(hi[n] == -42 && lo[n] == -42, n);
+    }
+}
+
+static void divide_of_zero_is_zero(const subject *s) {
+    double weight[20] = {0}, coarse[20], fine[20], hi[20], lo[20];
+    for (int k = 0; k < 20; k++) coarse[k] = 1 + k, fine[k] = 1e-9;
+    s->isa->doubles->divide(weight, coarse, fine, 20, hi, lo);
+    for (int k = 0; k < 20; k++) CHECK(hi[k] == 0 && lo[k] == 0, k);
+}
+
+// ---------------------------------------------------------------- the hash of results
+
+// FNV-1a, 64 bits, over the bytes of each number as a double, lowest first.
+static void hash(uint64_t *h, double value) {
+    uint64_t bits;
+    value += 0.0; // which zero a maximum is does not matter
+    memcpy(&bits, &value, sizeof bits);
+    for (int i = 0; i < 8; i++) *h = (*h ^ (bits >> 8 * i & 0xff)) * 0x100000001b3u;
+}
+static void hash_reals(const subject *s, uint64_t *h, const void *p, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) hash(h, get(s, p, i));
+}
+static void hash_pair(uint64_t *h, const double *hi, const double *lo, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        hash(h, hi[i]);
+        hash(h, lo[i]);
+    }
+}
+
+static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
+    static double x[MAX_N];
+    void *e = reals(s, NULL, n), *out = reals(s, NULL, n);
+    double coarse, fine, log, hi, lo, weight = 1;
+    fill(s, kind, (uint64_t)n, x, n);
+    const void *logits = reals(s, x, n);
+    const double shift = s->k->max(logits, n);
+    hash(h, shift);
+    s->k->exp_sum(logits, n, shift, e, &coarse, &fine);
+    hash_pair(h, &coarse, &fine, 1);
+    hash_reals(s, h, e, n);
+    s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
+    hash_pair(h, &hi, &lo, 1);
+    s->k->scale(e, n, hi, lo, NULL, 0, out, 0);
+    hash_reals(s, h, out, n);
+    s->k->log(logits, n, shift, log = log_total(s, coarse, fine), out, 0);
+    hash(h, log);
+    hash_reals(s, h, out, n);
+    s->k->exclude(e, n / 2, 1, coarse, fine);
+    hash_reals(s, h, e, n);
+}
+
+static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
+    static double x[MAX_N], a[MAX_N], v[MAX_N];
+    double mass, hi, lo;
+    fill(s, kind, (uint64_t)n + 1, x, n);
+    fill_weights(x, (uint64_t)n + 2, a, n);
+    fill_signed(s, (uint64_t)n + 3, v, n);
+    void *e = reals(s, v, n), *target = reals(s, a, n), *out = reals(s, NULL, n);
+    s->k->sum(target, n, &mass, &lo);
+    hash_pair(h, &mass, &lo, 1);
+    s->k->dot(target, reals(s, x, n), n, 4, 1, &hi, &lo);
+    hash_pair(h, &hi, &lo, 1);
+    s->k->difference(target, n - 1, 0.3, &hi, &lo);
+    hash_pair(h, &hi, &lo, 1);
+    s->k->dot(e, target, n, 0, 0, &hi, &lo);
+    hash_pair(h, &hi, &lo, 1);
+    s->k->vjp(target, e, n, hi, lo, out, 0);
+    hash_reals(s, h, out, n);
+    s->k->exclude_major(e, target, n, mass, mass, 1e-6);
+    hash_reals(s, h, target, n);
+    s->k->scale(e, n, 0.7, 1e-10, target, 0.3, out, 0);
+    hash_reals(s, h, out, n);
+}
+
+static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n) {
+    tile16 t;
+    void *rows[TILE];
+    make_tile(s, &t, n, 0);
+    s->k->tile_max(t.tile, n, t.shift);
+    s->k->tile_exp_sum(t.tile, n, t.shift, t.coarse, t.fine);
+    hash_pair(h, t.coarse, t.fine, TILE);
+    hash_reals(s, h, t.tile, n * TILE);
+    s->k->tile_scale(t.tile, n, t.coarse, t.fine);
+    s->k->tile_log(t.logits, n, t.shift, t.coarse);
+    for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
+    s->k->tile_store(t.tile, n, rows, 1, TILE);
+    for (int r = 0; r < TILE; r++) hash_reals(s, h, rows[r], n);
+    hash_reals(s, h, t.logits, n * TILE);
+}
+
+static void hash_doubles(const subject *s, uint64_t *h) {
+    for (int i = 0; i < 4000; i++) {
+        double weight, coarse, fine, hi, lo, z = any_rest(i);
+        any_total(i, &weight, &coarse, &fine);
+        s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
+        s->isa->doubles->log1p(&z, 1);
+        hash_pair(h, &hi, &lo, 1);
+        hash(h, z);
+    }
+}
+
+static uint64_t hash_of_results(const cysoftmax_isa *isa) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int t = 0; t < COUNT(DTYPES); t++) {
+        const subject s = subject_of(isa, t);
+        for (int i = 0; i < LENGTHS; i++, release()) {
+            for (int k = 0; k < COUNT(KINDS); k++, release()) {
+                hash_row(&s, &h, &KINDS[k], length(i));
+                hash_target(&s, &h, &KINDS[k], length(i));
+            }
+            hash_tile(&s, &h, length(i));
+        }
+        hash_doubles(&s, &h);
+    }
+    return h;
+}
+
+// ---------------------------------------------------------------- the run
+
+static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
+    max_is_the_largest_logit,
+    exp_is_within_one_ulp,
+    exp_of_minus_infinity_is_zero,
+    sum_of_exp_is_within_one_ulp,
+    coarse_is_a_multiple_of_its_unit,
+    rest_of_a_confident_row_keeps_its_accuracy,
+    sums_are_the_same_without_e_and_in_place,
+    exp_sum_writes_nothing_else,
+    scale_makes_probabilities,
+    scale_subtracts_the_weighted_target,
+    log_is_within_its_bound,
+    difference_is_exact,
+    exclude_leaves_minus_the_sum_of_the_others,
+    exclude_takes_steps,
+    exclude_major_excludes_what_has_half_of_the_mass,
+    sum_has_twice_the_digits,
+    dot_has_twice_the_digits,
+    dot_skips_zeros_even_at_minus_infinity,
+    vjp_is_within_its_bound,
+};
+
+static void (*const TESTS[])(const subject *s) = {
+    max_ignores_nan,
+    max_of_nothing_is_minus_infinity,
+    sum_of_exp_is_nan_where_softmax_is,
+    difference_survives_overflow,
+    dot_with_mass_on_minus_infinity_is_minus_infinity,
+    outputs_are_stored_whole_and_alone,
+    tile_load_gathers_every_layout,
+    tile_store_scatters_and_writes_nothing_else,
+    tiles_agree_with_rows_to_the_last_bit,
+};
+
+static void (*const DOUBLES_TESTS[])(const subject *s) = {
+    log1p_is_within_one_ulp,
+    log1p_of_zero_is_zero_and_of_nan_nan,
+    divide_has_twice_the_digits_with_fma,
+    divide_of_zero_is_zero,
+};
+
+static void test_kernels(const subject *s) {
+    static row r;
+    for (int k = 0; k < COUNT(KINDS); k++)
+        for (int i = 0; i < LENGTHS; i++, release()) {
+            make_row(s, &r, &KINDS[k], length(i));
+            for (int t = 0; t < COUNT(ROW_TESTS); t++) ROW_TESTS[t](s, &r);
+        }
+    for (int t = 0; t < COUNT(TESTS); t++) TESTS[t](s);
+}
+
+static void test_isa(const cysoftmax_isa *isa, uint64_t *expected_hash) {
+    for (int t = 0; t < COUNT(DTYPES); t++) {
+        const subject s = subject_of(isa, t);
+        test_kernels(&s);
+        for (int d = 0; t == 1 && d < COUNT(DOUBLES_TESTS); d++) DOUBLES_TESTS[d](&s);
+        print_errors(&s);
+    }
+    const subject s = subject_of(isa, 0);
+    const uint64_t h = hash_of_results(isa);
+    printf("%s: hash %016" PRIx64 "\n", isa->name, h);
+    if (s.fused && *expected_hash)
+        check(&s, h == *expected_hash, "all_fma_instruction_sets_agree_to_the_last_bit",
+              "hash %016" PRIx64 ", expected %016" PRIx64, h, *expected_hash);
+    if (s.fused) *expected_hash = h;
+}
+
+int main(int argc, char **argv) {
+    const int expecting = argc == 3 && strcmp(argv[1], "--expect") == 0;
+    uint64_t expected_hash = expecting ? strtoull(argv[2], NULL, 16) : 0;
+    long all_passed = 0, all_failed = 0;
+    int fused = 0;
+    for (const cysoftmax_isa *isa = cysoftmax_isas; isa->name; isa++) {
+        if (!isa->available()) continue;
+        passed = failed = 0;
+        test_isa(isa, &expected_hash);
+        printf("%s: %ld checks passed, %ld failed\n", isa->name, passed, failed);
+        all_passed += passed;
+        all_failed += failed;
+        fused |= subject_of(isa, 0).fused;
+    }
+    if (expecting && !fused) {
+        printf("FAILED: no instruction set here has the hash that is expected\n");
+        all_failed++;
+    }
+    printf("%ld passed, %ld failed\n", all_passed, all_failed);
+    return all_failed > 0;
+}

@@ -1,0 +1,196 @@
+"""Threads: how many, and what they must survive. Where a process' state matters, in its own."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import cysoftmax
+from cysoftmax import _core, _threads
+
+needs_openmp = pytest.mark.skipif(not _threads.OPENMP, reason="built without OpenMP")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def run(code, **environment):
+    """Run Python code in a process of its own; return what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+LARGE = "import numpy as np, cysoftmax as cs; x = np.ones((3000, 100)); "
+
+
+@needs_openmp
+def test_the_number_of_threads_is_asked_for_at_every_call():
+    if _threads.default_thread_count() < 2:
+        pytest.skip("one thread only here")
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        assert _threads.default_thread_count() == 1
+    assert _threads.default_thread_count() > 1
+
+
+@needs_openmp
+def test_omp_num_threads_is_obeyed():
+    code = "from cysoftmax import _threads; print(_threads.default_thread_count())"
+    assert run(code, OMP_NUM_THREADS="1") == "1"
+
+
+@needs_openmp
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_the_affinity_mask_caps_the_threads():
+    code = """
+        import os
+        from cysoftmax import _threads
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        print(_threads.default_thread_count())
+    """
+    assert run(code) == "1"
+
+
+def cgroup(tmp_path, files, membership):
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "membership").write_text(membership)
+    return _threads.cgroup_cpus(str(tmp_path / "fs"), str(tmp_path / "membership"))
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "cpus"),
+    [
+        ({"cpu.max": "max 100000\n"}, "0::/\n", None),
+        ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
+        ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n"}, "0::/a/b\n", 1),
+        ({"cpu,cpuacct/d/cpu.cfs_quota_us": "250000\n",
+          "cpu,cpuacct/d/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/d\n1:name=x:/d\n", 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "3:cpu:/\n", None),
+        ({}, "0::/nowhere\n", None),
+        ({}, "nonsense", None),
+    ],
+)  # fmt: skip
+def test_the_cgroup_quota_is_read(tmp_path, files, membership, cpus):
+    assert cgroup(tmp_path, files, membership) == cpus
+
+
+@needs_openmp
+@needs_fork
+def test_a_child_of_a_process_that_used_threads_can_use_them_too():
+    code = (
+        LARGE
+        + """
+import os
+cs.softmax(x, n_threads=2)
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        cs.softmax(x, n_threads=2)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    cs.softmax(x, n_threads=2)
+print("fine")
+"""
+    )
+    assert run(code) == "fine"
+
+
+@needs_fork
+def test_importing_opens_no_parallel_region():
+    code = """
+        import os, threading
+        import cysoftmax
+        print(len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 1)
+    """
+    assert run(code, OPENBLAS_NUM_THREADS="1") == "1"
+
+
+def test_a_small_call_opens_no_parallel_region():
+    code = """
+        import os
+        import numpy as np, cysoftmax as cs
+        cs.cross_entropy_with_grad(np.ones((10, 10)), np.ones(10, int), n_threads=2)
+        print(len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 1)
+    """
+    assert run(code, OPENBLAS_NUM_THREADS="1") == "1"
+
+
+def test_the_gil_is_released():
+    x = np.ones((4000, 1000))
+    go, ticks = threading.Event(), []
+
+    def tick():
+        go.wait()
+        ticks.append(1)
+
+    other = threading.Thread(target=tick)
+    other.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # this thread is not made to give the GIL up
+    try:
+        go.set()
+        cysoftmax.softmax(x, n_threads=1)
+        assert ticks
+    finally:
+        sys.setswitchinterval(before)
+        other.join()
+
+
+def test_many_python_threads_may_call_at_once():
+    x = np.random.default_rng(0).standard_normal((2000, 100)).astype(np.float32)
+    expected = cysoftmax.softmax(x, n_threads=1)
+    results = [None] * 8
+
+    def work(i):
+        results[i] = cysoftmax.softmax(x, n_threads=1 + i % 3)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("name", _core.available_isas())
+def test_the_environment_pins_the_instruction_set(name):
+    code = "from cysoftmax import _core; print(_core.active_isa())"
+    assert run(code, CYSOFTMAX_ISA=name) == name
+
+
+@pytest.mark.parametrize("name", ["sse9", "neon" if "avx2" in _core.available_isas() else "avx2"])
+def test_an_unknown_or_unavailable_instruction_set_is_an_error(name):
+    result = subprocess.run(
+        [sys.executable, "-c", "import cysoftmax"],
+        env={**os.environ, "CYSOFTMAX_ISA": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert f"CYSOFTMAX_ISA must be one of {', '.join(_core.available_isas())}" in result.stderr
+    assert repr(name) in result.stderr
+
+
+def test_show_config_prints_what_it_returns(capsys):
+    config = cysoftmax.show_config("dicts")
+    assert cysoftmax.show_config() is None
+    text = capsys.readouterr().out
+    assert config["instruction set"]["in use"] in text
+    assert all(f"{section}:" in text for section in config)
+    with pytest.raises(ValueError, match="mode must be 'stdout' or 'dicts'; got 'json'"):
+        cysoftmax.show_config("json")
