@@ -21,7 +21,11 @@ UNIX_FLAGS = [
     "-fvisibility=hidden",
 ]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
-OPENMP_FLAGS = {"unix": [["-fopenmp"], ["-Xpreprocessor", "-fopenmp", "-lomp"]], "msvc": [["/openmp"]]}
+# The second of "unix" is for Apple's clang, which brings no OpenMP of its own.
+OPENMP_FLAGS = {
+    "unix": [["-fopenmp"], ["-Xpreprocessor", "-fopenmp", "-lomp"]],
+    "msvc": [["/openmp"]],
+}
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -60,7 +64,7 @@ class BuildWithOpenMP(build_ext):
                         str(Path(folder, "probe")),
                         extra_postargs=[f for f in flags if f != "-Xpreprocessor"],
                     )
-                except Exception:  # noqa: BLE001, S112 - each compiler has errors of its own
+                except Exception:  # each compiler has errors of its own
                     continue
                 return flags
         print("cysoftmax: no OpenMP found; building for one thread", file=sys.stderr)
@@ -73,15 +77,19 @@ def extension(name, sources):
         [f"cysoftmax/{name}.pyx", *sources],
         include_dirs=["src", np.get_include()],
         depends=glob("src/*"),
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        define_macros=[
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+            ("CYSOFTMAX_DEBUG", "1" if DEBUG else "0"),
+        ],
     )
 
 
 setup(
     ext_modules=cythonize(
         [extension("_core", sorted(glob("src/*.c"))), extension("_threads", [])],
-        compiler_directives={"boundscheck": True, "wraparound": False} if DEBUG else {},
-        build_dir="build/cython",
+        compiler_directives={"boundscheck": DEBUG},
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        force=DEBUG,
     ),
     cmdclass={"build_ext": BuildWithOpenMP},
 )

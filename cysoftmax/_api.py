@@ -17,6 +17,7 @@ from cysoftmax._checks import (
     raise_bad_label,
     workspace,
 )
+from cysoftmax._docs import documented
 
 SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = 1, 2, 4  # as in _core.pyx
 
@@ -44,12 +45,100 @@ def _rowwise(what, x, axis, out, n_threads):
     return out
 
 
+@documented
 def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=None):
+    """
+    Return the softmax along an axis: ``exp(x) / sum(exp(x))``.
+
+    Parameters
+    ----------
+    {x}
+    {axis}
+    {later}
+    {out}
+    {n_threads}
+
+    Returns
+    -------
+    ndarray
+        Probabilities of the shape, dtype (float64 for integers) and memory layout of `x`.
+
+    Raises
+    ------
+    {errors}
+
+    Notes
+    -----
+    Accuracy: at most 2 ulp from the exact result (3 with the instruction set ``scalar``),
+    for any logits; ``x - max(x)`` is computed in two parts, so its rounding costs nothing.
+    Results below the smallest normal number are denormals, not zeros.
+
+    {order}
+
+    -inf has probability exactly 0. A row with a NaN or +inf in it, or of -inf only, is NaN.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021); S. M. Rump, T. Ogita, S. Oishi, "Accurate
+    floating-point summation, part I", SIAM J. Sci. Comput. 31 (2008), for the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> x = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 8.0]])
+    >>> cysoftmax.softmax(x)
+    array([[0.125, 0.25 , 0.625],
+           [0.25 , 0.25 , 0.5  ]])
+    """
     check_not_yet(temperature=(temperature, 1.0), where=(where, None))
     return _rowwise(SOFTMAX, x, axis, out, n_threads)
 
 
+@documented
 def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=None):
+    """
+    Return the logarithm of the softmax along an axis: ``x - logsumexp(x)``, in nats.
+
+    Parameters
+    ----------
+    {x}
+    {axis}
+    {later}
+    {out}
+    {n_threads}
+
+    Returns
+    -------
+    ndarray
+        Of the shape, dtype (float64 for integers) and memory layout of `x`.
+
+    Raises
+    ------
+    {errors}
+
+    Notes
+    -----
+    Accuracy: at most 4 ulp, also where the result is close to 0: at the maximum it is
+    ``-log1p(rest)``, with `rest` the sum over the other classes relative to the maximum.
+
+    {order}
+
+    -inf gives -inf. A row with a NaN or +inf in it, or of -inf only, is NaN.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> cysoftmax.log_softmax(np.array([20, 0, -1], dtype=np.float32))
+    array([-2.8194096e-09, -2.0000000e+01, -2.1000000e+01], dtype=float32)
+    """
     check_not_yet(temperature=(temperature, 1.0), where=(where, None))
     return _rowwise(LOG_SOFTMAX, x, axis, out, n_threads)
 
@@ -66,7 +155,53 @@ def _per_row(x, axis, values, keepdims, out):
     return out
 
 
+@documented
 def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=None):
+    """
+    Return the logarithm of the sum of exponentials along an axis: ``log(sum(exp(x)))``.
+
+    Parameters
+    ----------
+    {x}
+    {axis}
+    keepdims : bool, default False
+        Whether `axis` stays in the result, with length 1.
+    where
+        Not implemented yet: anything but the default raises `NotImplementedError`.
+    out : ndarray, optional
+        Where to put the result: of exactly its shape and dtype.
+    {n_threads}
+
+    Returns
+    -------
+    ndarray
+        Of the dtype of `x` (float64 for integers), in nats; of no dimension for 1-D `x`.
+
+    Raises
+    ------
+    {errors}
+
+    Notes
+    -----
+    Accuracy: at most 2 ulp of the larger of the result and ``max(x)`` (where these two parts,
+    ``max(x)`` and ``log(sum(exp(x - max(x))))``, cancel, float64 can do no better).
+
+    {order}
+
+    +inf in a row gives +inf, a row of -inf only (or of no classes) -inf, a NaN gives NaN.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> cysoftmax.logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]))
+    array([1000.69314718,    0.        ])
+    """
     check_not_yet(where=(where, None))
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
@@ -165,6 +300,7 @@ def _check_options(
     )
 
 
+@documented
 def cross_entropy(
     logits,
     target,
@@ -182,6 +318,54 @@ def cross_entropy(
     out=None,
     n_threads=None,
 ):
+    """
+    Return the softmax cross-entropy loss: ``-sum(target * log_softmax(logits))`` of each row.
+
+    Parameters
+    ----------
+    {logits}
+    {axis}
+    {options}
+    {reduction}
+    out : ndarray, optional
+        With ``reduction="none"``: where to put the losses.
+    {n_threads}
+
+    Returns
+    -------
+    float or ndarray
+        In nats. A float, computed in float64, for "mean" and "sum"; for "none" an array of the
+        dtype of the logits and of their shape without `axis`. The mean over no rows is NaN.
+
+    Raises
+    ------
+    {target_errors}
+
+    See Also
+    --------
+    cross_entropy_with_grad : loss and gradient, for less than the price of both.
+
+    Notes
+    -----
+    For an index y the loss of a row is ``log1p(rest) - (x[y] - max(x))``, where `rest` is the
+    sum of ``exp(x - max(x))`` over all classes but the largest. Neither part is ever negative,
+    so nothing cancels: at most 4 ulp of the dtype of the logits, in confident rows too. The
+    rows are added up in float64, in a fixed order and with the errors carried along.
+
+    {order} An index, the 0/1 row and the distribution that say the same thing give the same
+    bits.
+
+    A target class at logit -inf has loss +inf; classes of no mass count for nothing, at -inf
+    too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> logits = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 8.0]])
+    >>> print(f"{{cysoftmax.cross_entropy(logits, [1, 2]):.6f}}")    # (log 4 + log 2) / 2
+    1.039721
+    """
     _check_options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )
@@ -191,6 +375,7 @@ def cross_entropy(
     return loss
 
 
+@documented
 def cross_entropy_grad(
     logits,
     target,
@@ -209,6 +394,43 @@ def cross_entropy_grad(
     scale=1.0,
     out=None,
 ):
+    """
+    Return the gradient of `cross_entropy` with respect to the logits: ``(p - target) / N``.
+
+    Parameters
+    ----------
+    {logits}
+    {axis}
+    {options}
+    {reduction}
+        The gradient is that of the mean or sum; for "none" that of each row's own loss.
+    {n_threads}
+    {scale}
+    {grad_out}
+
+    Returns
+    -------
+    ndarray
+        Of the shape, dtype (float64 for integers) and memory layout of the logits. Zero if
+        there is nothing to take the mean of.
+
+    Raises
+    ------
+    {target_errors}
+
+    See Also
+    --------
+    cross_entropy_with_grad : loss and gradient; what is said there holds here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> logits = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 8.0]])
+    >>> cysoftmax.cross_entropy_grad(logits, [1, 2], reduction="sum")
+    array([[ 0.125, -0.75 ,  0.625],
+           [ 0.25 ,  0.25 , -0.5  ]])
+    """
     _check_options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )
@@ -218,6 +440,7 @@ def cross_entropy_grad(
     return grad
 
 
+@documented
 def cross_entropy_with_grad(
     logits,
     target,
@@ -236,6 +459,64 @@ def cross_entropy_with_grad(
     scale=1.0,
     out=None,
 ):
+    """
+    Return the softmax cross-entropy loss and its gradient with respect to the logits.
+
+    For logits X of N rows and a 0/1 matrix Y: ``loss = -sum(Y * log(P)) / N`` and
+    ``grad = (P - Y) / N`` with ``P = softmax(X)``. Each logit is read once from memory and
+    each entry of the gradient written once.
+
+    Parameters
+    ----------
+    {logits}
+    {axis}
+    {options}
+    {reduction}
+        The gradient follows: that of the mean or sum; for "none" that of each row's own loss.
+    {n_threads}
+    {scale}
+    {grad_out}
+
+    Returns
+    -------
+    loss : float or ndarray
+        As of `cross_entropy`.
+    grad : ndarray
+        Of the shape, dtype (float64 for integers) and memory layout of the logits. Zero if
+        there is nothing to take the mean of.
+
+    Raises
+    ------
+    {target_errors}
+
+    Notes
+    -----
+    A target that sums to `a` has the gradient ``a P - T``. The entry of a class that holds at
+    least half of the target is computed as ``-rest / total``, with `rest` the sum over the
+    other classes, and never as ``p - 1``; so the gradient of a confident row keeps its relative
+    accuracy. Entries for an index are at most 4 ulp from the exact result, those of the other
+    classes 2 ulp before the factor ``scale / N``.
+
+    {order} An index, the 0/1 row and the distribution that say the same thing give the same
+    bits.
+
+    References
+    ----------
+    J. S. Bridle, "Probabilistic interpretation of feedforward classification network outputs"
+    (1990), for the gradient; docs/derivation.md has each step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> logits = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 8.0]])
+    >>> loss, grad = cysoftmax.cross_entropy_with_grad(logits, [1, 2])
+    >>> print(f"{{loss:.6f}}")
+    1.039721
+    >>> grad
+    array([[ 0.0625, -0.375 ,  0.3125],
+           [ 0.125 ,  0.125 , -0.25  ]])
+    """
     _check_options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )
@@ -244,7 +525,54 @@ def cross_entropy_with_grad(
     )
 
 
+@documented
 def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
+    """
+    Return the softmax Jacobian times a vector: ``p * (v - sum(p * v))`` along an axis.
+
+    The Jacobian ``diag(p) - p p^T`` is symmetric. So this is at once the vector-Jacobian
+    product (backpropagation through a softmax, such as that of attention), the
+    Jacobian-vector product (forward mode), and, times the row's weight, the Hessian-vector
+    product of the cross-entropy.
+
+    Parameters
+    ----------
+    p : array_like of float32, float64 or integers
+        Probabilities: the result of `softmax`. They are taken as they come.
+    v : array_like
+        Vectors, of the shape and dtype of `p`.
+    {axis}
+    {out}
+    {n_threads}
+
+    Returns
+    -------
+    ndarray
+        Of the shape, dtype and memory layout of `p`.
+
+    Raises
+    ------
+    {errors}
+
+    Notes
+    -----
+    The sum is computed in twice the precision of the dtype, so the error is at most 2 ulp of
+    ``p * max(|v|, |sum(p * v)|)``.
+
+    {order}
+
+    References
+    ----------
+    T. Ogita, S. M. Rump, S. Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26
+    (2005), for the sum; B. A. Pearlmutter, "Fast exact multiplication by the Hessian" (1994).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> cysoftmax.softmax_vjp(np.array([0.25, 0.75]), np.array([1.0, 3.0]))
+    array([-0.375,  0.375])
+    """
     p = check_logits(p, "p")
     v = as_array(v, "v")
     if v.dtype != p.dtype:

@@ -80,9 +80,8 @@ def check_out(out, shape, dtype, name="out"):
 
 def same_memory(a, b):
     """Whether two arrays are the same elements in the same places."""
-    return (
-        a is b
-        or a.__array_interface__["data"] == b.__array_interface__["data"]
+    return a is b or (
+        a.__array_interface__["data"] == b.__array_interface__["data"]
         and a.strides == b.strides
         and a.shape == b.shape
     )
@@ -157,9 +156,7 @@ def raise_bad_label(target, n_classes):
     """Raise the IndexError for the first label outside [0, n_classes)."""
     bad = np.argwhere((target < 0) | (target >= n_classes))
     if len(bad) == 0:
-        raise IndexError(
-            f"target must lie in [0, {n_classes}); it was changed while it was read"
-        )
+        raise IndexError(f"target must lie in [0, {n_classes}); it was changed while it was read")
     where = tuple(int(i) for i in bad[0])
     value = int(target[where])
     at = f" at index {where}" if where else ""

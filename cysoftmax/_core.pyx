@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
 """The mathematics of a row, and the loops over rows.
 
 Arrays come in checked: native byte order, aligned, the class axis last, outputs that do
@@ -13,7 +12,7 @@ Rows come in groups of 16, over which alone losses are summed.
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange
-from libc.math cimport INFINITY, NAN, isinf
+from libc.math cimport INFINITY, isinf
 from libc.stdint cimport (
     INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
     uintptr_t)
@@ -29,6 +28,17 @@ import os
 import numpy as np
 
 cnp.import_array()
+
+cdef extern from *:
+    """
+    #ifndef CYSOFTMAX_DEBUG
+    #define CYSOFTMAX_DEBUG 0
+    #endif
+    """
+    bint CYSOFTMAX_DEBUG
+
+CYTHON = cython.__version__
+DEBUG = bool(CYSOFTMAX_DEBUG)   # built with Cython's bounds checks on
 
 # ---------------------------------------------------------------- instruction sets
 
@@ -392,7 +402,7 @@ cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     cdef char *e = NULL
     cdef char *a = NULL
     cdef char *out = NULL
-    cdef double mass = 1, loss = 0, log_total, hi, lo, weight, shift
+    cdef double mass = 1, loss = 0, log_total = 0, hi, lo, weight, shift
     cdef Total total, expected
 
     if job.target_kind in (c'I', c'U'):
@@ -572,7 +582,7 @@ cdef int run(Job *job, int n_threads) except -1:
     cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
     cdef char *scratch
     cdef char *memory
-    cdef fp_mode mode
+    cdef fp_mode mode = 0
 
     job.row_bytes = job.n_classes * job.itemsize + 2 * PAGE
     job.scratch_bytes = 3 * job.row_bytes
@@ -667,8 +677,7 @@ cdef int long_rows(Job *job, int n_threads) except -1:
     cdef double *sums = lo + job.n_rows
     cdef double d, d_low
     cdef Total total
-    cdef const char *x
-    cdef fp_mode mode
+    cdef fp_mode mode = 0
     with nogil:
         with parallel(num_threads=n_threads):
             mode = fp_enter()
@@ -826,7 +835,7 @@ def check_labels(cnp.ndarray x, cnp.ndarray target, n_threads):
     cdef Job job
     set_up(&job, 0, x, None, target, True)
     cdef ptrdiff_t block = 4096, n_blocks = (job.n_rows + block - 1) // block, b
-    cdef int threads = thread_count(n_threads, job.n_rows), found
+    cdef int threads = thread_count(n_threads, job.n_rows)
     if threads == 1:
         with nogil:
             for b in range(n_blocks):

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3
 """How many threads a call uses, and how OpenMP survives a fork.
 
 The number is asked for at every call, so OMP_NUM_THREADS, ``omp_set_num_threads`` and
@@ -23,7 +23,8 @@ cdef extern from *:
        for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). Before a fork
        they are therefore given up; the next region starts new ones in about 0.1 ms. LLVM's
        libomp has a handler of its own, which this one would deadlock. */
-    #if defined(_OPENMP) && _OPENMP >= 201811 && defined(__linux__) && !defined(__clang__)
+    #if defined(_OPENMP) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+        __GNUC__ >= 9
     #include <dlfcn.h>
     #include <pthread.h>
     static void cysoftmax_before_fork(void) {
@@ -36,9 +37,18 @@ cdef extern from *:
     #else
     static int cysoftmax_handle_fork(void) { return 0; }
     #endif
+
+    #if defined(__VERSION__) && defined(__clang__)
+    #define CYSOFTMAX_COMPILER __VERSION__
+    #elif defined(__VERSION__)
+    #define CYSOFTMAX_COMPILER "gcc " __VERSION__
+    #else
+    #define CYSOFTMAX_COMPILER "unknown"
+    #endif
     """
     enum:
         CYSOFTMAX_OPENMP
+    const char *CYSOFTMAX_COMPILER
     int omp_get_max_threads() noexcept nogil
     int omp_get_num_procs() noexcept nogil
     bint omp_in_parallel() noexcept nogil
@@ -46,6 +56,7 @@ cdef extern from *:
 
 
 OPENMP = CYSOFTMAX_OPENMP    # the year and month of the specification, 0 without OpenMP
+COMPILER = CYSOFTMAX_COMPILER.decode()
 HANDLES_FORK = bool(cysoftmax_handle_fork())
 
 # A thread is worth its start for about so many elements: 20 us of work, where handing it
@@ -117,6 +128,11 @@ cdef int default_threads() except -1:
         if quota is not None:
             n = min(n, <int>quota)
     return max(n, 1)
+
+
+def default_thread_count():
+    """Return how many threads a call with enough work would use now."""
+    return default_threads()
 
 
 cdef int thread_count(object n_threads, ptrdiff_t n_elements) except -1:

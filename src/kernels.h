@@ -45,8 +45,8 @@ typedef struct {
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     /* hi + lo = sum of a (x - shift), n <= CYSOFTMAX_CHUNK; with `skip_zeros`, x counts for
        nothing where a is 0, even if it is -inf */
-    void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros,
-                double *hi, double *lo);
+    void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
+                double *lo);
     /* out = p (v - hi - lo) */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
                 int stream);

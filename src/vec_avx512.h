@@ -4,7 +4,8 @@
 // From here to V_END the compiler may use these instructions; the rest of the library is
 // built for the baseline.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))),        \
+                             apply_to = function)
 #define V_END _Pragma("clang attribute pop")
 #elif defined(__GNUC__)
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw")
@@ -47,8 +48,7 @@ static inline vec v_pow2(vec a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
 }
 static inline vec v_zip_low(vec a, vec b) {
-    const __m512i order =
-        _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     return _mm512_permutex2var_ps(a, order, b);
 }
 static inline vec v_zip_high(vec a, vec b) {

@@ -32,9 +32,14 @@ def kinds_of_rows(rng, n_rows, n_classes, dtype):
     yield "usual", (normal * 3).astype(dtype)
     yield "wide", (normal * 30).astype(dtype)
     yield "far from zero", (normal * 3 + 1e4).astype(dtype)
-    yield "all but one equal", np.where(
-        np.arange(n_classes) == 0, rng.uniform(0, 9, (n_rows, 1)), rng.uniform(-9, 9, (n_rows, 1))
-    ).astype(dtype)
+    yield (
+        "all but one equal",
+        np.where(
+            np.arange(n_classes) == 0,
+            rng.uniform(0, 9, (n_rows, 1)),
+            rng.uniform(-9, 9, (n_rows, 1)),
+        ).astype(dtype),
+    )
     yield "in steps", np.round(normal).astype(dtype)
     yield "tiny differences", (1 + normal * np.finfo(dtype).eps * 8).astype(dtype)
 
@@ -99,13 +104,14 @@ def test_confident_rows_keep_full_relative_accuracy(isa, dtype, n_classes):
         exact = reference.gradients(x, labels)
         rows = np.arange(len(x))
         normal = np.abs(exact[rows, labels]) > np.finfo(dtype).tiny
-        error = reference.error_in_ulp(
-            grad[rows, labels][normal], exact[rows, labels][normal]
-        )
+        error = reference.error_in_ulp(grad[rows, labels][normal], exact[rows, labels][normal])
         assert error <= GRAD
-        assert reference.error_in_ulp(
-            cysoftmax.log_softmax(x)[rows, labels], reference.log_softmax(x)[rows, labels]
-        ) <= LOG_SOFTMAX
+        assert (
+            reference.error_in_ulp(
+                cysoftmax.log_softmax(x)[rows, labels], reference.log_softmax(x)[rows, labels]
+            )
+            <= LOG_SOFTMAX
+        )
 
 
 def test_a_confident_row_has_the_loss_of_the_contract(isa):
@@ -132,7 +138,7 @@ def test_scipy_fed_float64_agrees(isa, dtype):
         wide = x.astype(np.float64)
         rtol = 4 * np.finfo(dtype).eps
         atol = 1e-300 if dtype == np.float64 else 1e-44
-        close = dict(rtol=rtol + 1e-13, atol=atol, err_msg=name)
+        close = {"rtol": rtol + 1e-13, "atol": atol, "err_msg": name}
         np.testing.assert_allclose(cysoftmax.softmax(x), special.softmax(wide, -1), **close)
         close["atol"] = 1e-13
         np.testing.assert_allclose(cysoftmax.log_softmax(x), special.log_softmax(wide, -1), **close)

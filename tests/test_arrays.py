@@ -97,14 +97,20 @@ def test_small_unsigned_logits_do_not_wrap():
     np.testing.assert_allclose(cysoftmax.softmax(x), want, rtol=1e-15)
 
 
-@pytest.mark.parametrize("dtype", [bool, complex, object, "U1", "M8[s]", np.float16])
+@pytest.mark.parametrize("dtype", [bool, complex, object, "U1", "M8[s]", np.longdouble])
 @pytest.mark.parametrize("name", OF_LOGITS)
 def test_logits_that_are_not_real_numbers_are_a_type_error(name, dtype):
     x = np.zeros((2, 3)).astype(dtype)
-    argument = "logits" if "_of_" in name or "loss" in name else "x"
+    argument = "x" if name in ("softmax", "log_softmax", "logsumexp") else "logits"
     with pytest.raises(TypeError, match=rf"^{argument} must be .*; got dtype ") as error:
         ALL[name](x)
     assert str(x.dtype) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float16_is_a_type_error_for_now(name):
+    with pytest.raises(TypeError, match=r" must be .*; got dtype float16$"):
+        ALL[name](np.zeros((2, 3), np.float16))
 
 
 @pytest.mark.parametrize("dtype", REAL)
@@ -181,7 +187,7 @@ def test_the_rows_of_one_dimension_are_a_0d_array(name, dtype):
     assert type(result) is np.ndarray
     assert result.shape == ()
     assert result.dtype == dtype
-    assert_same_bits(result, ROWS[name](x[None]).reshape(()) if name == "logsumexp" else result)
+    assert_same_bits(result, ROWS[name](x[None]).reshape(()))
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 4, 5)])
@@ -351,15 +357,24 @@ def test_overlapping_rows_of_logits_give_the_same_bits(name):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ALL)
-def test_the_arguments_are_left_as_they_were(name, layout):
-    x = LAYOUTS[layout](some_logits((6, 5)))
-    before = x.copy()
-    if name == "vjp":
-        cysoftmax.softmax_vjp(x.astype(float), x.astype(float))
-    else:
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_the_logits_are_left_as_they_were(name, layout):
+    for shape in SHAPES:
+        x = LAYOUTS[layout](some_logits(shape))
         ALL[name](x)
-    assert_same_bits(x.astype(float), before.astype(float))
+        assert_same_bits(np.asarray(x, np.float64), some_logits(shape))
+
+
+def test_target_p_and_v_are_left_as_they_were():
+    for shape in SHAPES:
+        x, target = some_logits(shape), some_logits(shape, seed=1)
+        cysoftmax.cross_entropy_with_grad(x, target)
+        cysoftmax.softmax_vjp(x, target)
+        labels = labels_of(x)
+        cysoftmax.cross_entropy_with_grad(x, labels)
+        assert_same_bits(x, some_logits(shape))
+        assert_same_bits(target, some_logits(shape, seed=1))
+        assert (labels == labels_of(x)).all()
 
 
 @pytest.mark.slow
@@ -368,29 +383,35 @@ def test_more_than_two_to_the_31_elements_are_accepted():
     row = np.float32([0, 1, 2, 3, 4, 5, 6, 7])
     x = np.broadcast_to(row, (n_rows, 8))
     labels = np.broadcast_to(np.int8(3), n_rows)
-    want = special.logsumexp(row.astype(float)) - 3
+    want = cysoftmax.cross_entropy(row, 3)
     assert cysoftmax.cross_entropy(x, labels) == pytest.approx(want, rel=1e-14)
     total = cysoftmax.cross_entropy(x, labels, reduction="sum")
     assert total == pytest.approx(n_rows * want, rel=1e-14)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bad", [2**31 + 5, 2**32, -1])
-def test_one_row_of_more_than_two_to_the_31_classes_is_accepted(bad):
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_one_row_of_more_than_two_to_the_31_classes_is_accepted(n_threads):
     n = 2**31 + 5
     x = np.zeros(n, np.float32)  # pages that are only read take no memory
     x[-1] = 30
-    rest = (n - 1) * np.exp(-30.0)
-    want = np.log1p(rest)
-    for n_threads in 1, 2:
-        loss = cysoftmax.cross_entropy(x, n - 1, n_threads=n_threads)
-        assert loss == pytest.approx(want, rel=1e-9)
-        loss = cysoftmax.cross_entropy(x, n - 2, n_threads=n_threads)
-        assert loss == pytest.approx(30 + want, rel=1e-9)
-        lse = cysoftmax.logsumexp(x, n_threads=n_threads)
-        assert lse == pytest.approx(30 + want, rel=1e-6)
-        with pytest.raises(IndexError, match=rf"^target must lie in \[0, {n}\); got {bad}"):
-            cysoftmax.cross_entropy(x, bad, n_threads=n_threads)
+    rest = np.log1p((n - 1) * np.exp(-30.0))
+    loss = cysoftmax.cross_entropy(x, n - 1, n_threads=n_threads)
+    assert loss == pytest.approx(rest, rel=1e-6)
+    loss = cysoftmax.cross_entropy(x, n - 2, n_threads=n_threads)
+    assert loss == pytest.approx(30 + rest, rel=1e-9)
+    lse = cysoftmax.logsumexp(x, n_threads=n_threads)
+    assert lse == pytest.approx(30 + rest, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("bad", [2**31 + 5, 2**32, -1])
+def test_a_bad_label_of_more_than_two_to_the_31_classes_is_found(bad, n_threads):
+    n = 2**31 + 5
+    x = np.zeros(n, np.float32)
+    with pytest.raises(IndexError, match=rf"^target must lie in \[0, {n}\); got {bad}$"):
+        cysoftmax.cross_entropy(x, bad, n_threads=n_threads)
 
 
 # ---------------------------------------------------------------- what counts as an array
@@ -457,10 +478,7 @@ def test_an_empty_list_of_labels_is_accepted():
 def test_fresh_results_have_the_memory_layout_of_the_logits(name, order, axis):
     x = some_logits((3, 4, 5)).transpose(order).copy().transpose(np.argsort(order))
     result = ALL[name](x, axis=axis)
-    assert result.base is None or result.flags.forc or result.base.flags.forc
-    like = x if name in WHOLE else x.take(0, axis=axis)
-    if name in ROWS:
-        like = x[(slice(None),) * axis + (0,)]
+    like = x if name in WHOLE else x[(slice(None),) * axis + (0,)]
     assert result.strides == np.empty_like(like, order="K").strides
 
 
@@ -719,14 +737,11 @@ def test_out_that_overlaps_the_second_argument_gives_what_no_overlap_would(
 @pytest.mark.parametrize("function", [cysoftmax.cross_entropy_grad, cysoftmax.softmax_vjp])
 def test_out_that_overlaps_both_arguments_gives_what_no_overlap_would(function, overlap, axis):
     for size in 20, 40:
-        x, out = OVERLAPS[overlap](np.abs(some_logits((size, size))))
-        for first, second in (x, out), (out, x), (x, x):
-            memory = np.abs(some_logits((size, size)))
-            x, out = OVERLAPS[overlap](memory)
-            first, second = (x if a is first else out for a in (first, second))
-            want = function(first.copy(), second.copy(), axis=axis)
-            function(first, second, axis=axis, out=out)
-            assert_same_bits(out, want)
+        for first, second in (0, 1), (1, 0), (0, 0):
+            views = OVERLAPS[overlap](np.abs(some_logits((size, size))))
+            want = function(views[first].copy(), views[second].copy(), axis=axis)
+            function(views[first], views[second], axis=axis, out=views[1])
+            assert_same_bits(views[1], want)
 
 
 @pytest.mark.parametrize("kept", ["the_item", "the_item_in_reverse", "another_row", "all_in_one"])

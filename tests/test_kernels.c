@@ -60,10 +60,27 @@ static struct {
     double worst;
 } errors[32]; // the largest seen of each kind, in the unit of its check
 
+// Failures of a test are printed up to here; all are counted.
+enum { MAX_REPORTS = 3 };
+static struct {
+    const char *sentence;
+    int count;
+} reports[64];
+
+static int worth_reporting(const char *sentence) {
+    int i = 0;
+    while (reports[i].sentence && strcmp(reports[i].sentence, sentence)) i++;
+    reports[i].sentence = sentence;
+    return ++reports[i].count <= MAX_REPORTS;
+}
+
 static void check(const subject *s, int ok, const char *sentence, const char *format, ...) {
     va_list values;
-    ok ? passed++ : failed++;
-    if (ok || failed > 30) return;
+    if (ok)
+        passed++;
+    else
+        failed++;
+    if (ok || !worth_reporting(sentence)) return;
     printf("FAILED %s %s: %s: ", s->isa->name, s->t->name, sentence);
     va_start(values, format);
     vprintf(format, values);
@@ -123,16 +140,16 @@ static void put(const subject *s, void *p, ptrdiff_t i, double value) {
     else
         ((double *)p)[i] = value;
 }
-static void *at(const subject *s, const void *p, ptrdiff_t i) {
-    return (char *)p + i * s->t->size;
-}
+static void *at(const subject *s, void *p, ptrdiff_t i) { return (char *)p + i * s->t->size; }
 
 static void *pool[128];
 static int pooled;
 
+// n reals, 0 if `values` is NULL, for as long as nobody says release().
 static void *reals(const subject *s, const double *values, ptrdiff_t n) {
-    void *p = pool[pooled++] = malloc((size_t)(n * s->t->size));
+    void *p = pooled < COUNT(pool) ? malloc((size_t)(n > 0 ? n * s->t->size : 1)) : NULL;
     if (!p) abort();
+    pool[pooled++] = p;
     for (ptrdiff_t i = 0; i < n; i++) put(s, p, i, values ? values[i] : 0);
     return p;
 }
@@ -186,7 +203,8 @@ static const kind KINDS[] = {
     {"masked", 0, 16, 0, 1},
     {"1e8", 1e8, 64, 0, 0},
     {"-2^31", -0x1p31, 512, 0, 0},
-    {"2^56", 0x1p56, 1024, 0, 0},
+    {"2^29", 0x1p29, 512, 0, 0},
+    {"2^58", 0x1p58, 1024, 0, 0},
     {"2^60", 0x1p60, 1024, 0, 0},
     {"2^62", 0x1p62, 2048, 0, 0},
     {"confident by 5", 0, 4, 5, 0},
@@ -262,7 +280,7 @@ typedef struct {
     uint64_t seed;
 } row;
 
-// The sum of exp(x - shift) over all classes but c, smallest rounding last.
+// The sum of exp(x - shift) over all classes but c.
 static long double sum_of_others(const row *r, ptrdiff_t c) {
     wide sum = {0, 0};
     for (ptrdiff_t i = 0; i < r->n; i++)
@@ -457,8 +475,10 @@ static void difference_survives_overflow(const subject *s) {
 
 // ---------------------------------------------------------------- exclude
 
+// Smaller sums than a normal number may lack terms that round to 0, see above.
 static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const row *r) {
     const ptrdiff_t places[] = {0, r->n / 2, r->n - 1, (ptrdiff_t)(r->seed * 7 % (uint64_t)r->n)};
+    const long double normal = ldexpl(1, s->t->min_exponent);
     void *out = reals(s, NULL, r->n);
     double hi, lo, worst = 0, worst_scaled = 0;
     divide(s, 1, r, &hi, &lo);
@@ -467,14 +487,15 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         const long double others = sum_of_others(r, c);
         void *e = copy(s, r->e, r->n);
         s->k->exclude(e, c, 1, r->coarse, r->fine);
-        worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
+        if (others > normal)
+            worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
         s->k->scale(e, r->n, hi, lo, NULL, 0, out, 0);
         worst_scaled = max(worst_scaled, ulps(s->t, get(s, out, c), -others / r->sum));
         put(s, e, c, get(s, r->e, c));
         CHECK_ROW(same_reals(s, e, r->e, r->n));
     }
-    WITHIN_ROW("excluded e", worst, 2);
-    WITHIN_ROW("excluded probability", worst_scaled, most_ulps(s) + 1);
+    WITHIN_ROW("excluded e", worst, 4);
+    WITHIN_ROW("excluded probability", worst_scaled, 5);
 }
 
 static void exclude_takes_steps(const subject *s, const row *r) {
@@ -535,7 +556,7 @@ static void sum_has_twice_the_digits(const subject *s, const row *r) {
         size += fabs(a[i]);
     }
     s->k->sum(reals(s, a, r->n), r->n, &hi, &lo);
-    WITHIN_ROW("sum (eps^2)", twice_the_digits(s, exact, size, hi, lo), 16);
+    WITHIN_ROW("sum (eps^2)", twice_the_digits(s, exact, size, hi, lo), 8);
 }
 
 // Without FMA the error of a product is lost: its bound is that of one rounding a term.
@@ -550,7 +571,7 @@ static void check_dot(const subject *s, const row *r, const double *a, int skip_
         size += fabsl(a[i] * ((long double)r->x[i] - r->shift));
     }
     s->k->dot(reals(s, a, r->n), r->logits, r->n, r->shift, skip_zeros, &hi, &lo);
-    double bound = s->fused ? 16 : ldexp(1, s->t->digits);
+    double bound = s->fused ? 8 : ldexp(1, s->t->digits);
     check_within(s, "dot (eps^2)", twice_the_digits(s, exact, size, hi, lo), bound, sentence,
                  r->kind->name, r->n);
 }
@@ -668,16 +689,22 @@ static void outputs_are_stored_whole_and_alone(const subject *s) {
 
 // ---------------------------------------------------------------- tiles
 
-// How 16 rows may lie in memory: reals from class to class, and from row to row for n
-// classes: between + n * between_per_class.
+// How 16 rows may lie in memory: `stride` reals from class to class, and from row to row
+// between + n between_per_class for n classes.
 static const struct {
     const char *name;
     ptrdiff_t stride, between, between_per_class;
     int disjoint; // so that they can be stored to
 } LAYOUTS[] = {
-    {"packed rows", 1, 0, 1, 1},   {"rows with gaps", 1, 5, 1, 1}, {"every third", 3, 1, 3, 1},
-    {"backwards", -1, 2, 1, 1},    {"side by side", 16, 1, 0, 1},  {"side by side, gaps", 19, 1, 0, 1},
-    {"shifted copies", 1, 1, 0, 0}, {"every second row", 35, 2, 0, 1}, {"broadcast", 0, 1, 0, 0},
+    {"packed rows", 1, 0, 1, 1},
+    {"rows with gaps", 1, 5, 1, 1},
+    {"every third class", 3, 1, 3, 1},
+    {"backwards", -1, 2, 1, 1},
+    {"side by side", 16, 1, 0, 1},
+    {"side by side with gaps", 19, 1, 0, 1},
+    {"every second of side by side", 35, 2, 0, 1},
+    {"each shifted by one class", 1, 1, 0, 0},
+    {"broadcast", 0, 1, 0, 0},
 };
 
 // The 16 rows of a layout in a fresh array; returns it, and in *reach how many reals it has.
@@ -1043,20 +1070,24 @@ static void test_kernels(const subject *s) {
     for (int t = 0; t < COUNT(TESTS); t++) TESTS[t](s);
 }
 
-static void test_isa(const cysoftmax_isa *isa, uint64_t *expected_hash) {
+static void compare_hash(const cysoftmax_isa *isa, uint64_t *expected) {
+    const subject s = subject_of(isa, 0);
+    const uint64_t h = hash_of_results(isa);
+    printf("%s: hash %016" PRIx64 "\n", isa->name, h);
+    if (!s.fused) return;
+    check(&s, *expected == 0 || h == *expected, "all_fma_instruction_sets_agree_to_the_last_bit",
+          "hash %016" PRIx64 ", expected %016" PRIx64, h, *expected);
+    if (*expected == 0) *expected = h;
+}
+
+static void test_isa(const cysoftmax_isa *isa) {
     for (int t = 0; t < COUNT(DTYPES); t++) {
         const subject s = subject_of(isa, t);
+        memset(reports, 0, sizeof reports);
         test_kernels(&s);
         for (int d = 0; t == 1 && d < COUNT(DOUBLES_TESTS); d++) DOUBLES_TESTS[d](&s);
         print_errors(&s);
     }
-    const subject s = subject_of(isa, 0);
-    const uint64_t h = hash_of_results(isa);
-    printf("%s: hash %016" PRIx64 "\n", isa->name, h);
-    if (s.fused && *expected_hash)
-        check(&s, h == *expected_hash, "all_fma_instruction_sets_agree_to_the_last_bit",
-              "hash %016" PRIx64 ", expected %016" PRIx64, h, *expected_hash);
-    if (s.fused) *expected_hash = h;
 }
 
 int main(int argc, char **argv) {
@@ -1067,7 +1098,8 @@ int main(int argc, char **argv) {
     for (const cysoftmax_isa *isa = cysoftmax_isas; isa->name; isa++) {
         if (!isa->available()) continue;
         passed = failed = 0;
-        test_isa(isa, &expected_hash);
+        compare_hash(isa, &expected_hash);
+        test_isa(isa);
         printf("%s: %ld checks passed, %ld failed\n", isa->name, passed, failed);
         all_passed += passed;
         all_failed += failed;

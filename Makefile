@@ -1,0 +1,112 @@
+# Every task of the project; `make help` lists them. All of them work in .venv, which is made
+# on first use from pyproject.toml's dependency groups.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.py
+C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c)
+C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Werror -Isrc
+# What a variant of the build starts from: the sources, without what was built in place.
+VARIANT_FILES := setup.py pyproject.toml README.md LICENSE MANIFEST.in cysoftmax src
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the tasks
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 22
+
+$(VENV)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+.PHONY: build
+build: $(VENV)/.built  ## Build the library and install it into .venv, in place
+
+.PHONY: demo
+demo: build  ## Train a classifier of handwritten digits and draw what it learned
+	$(BIN)/python examples/digits.py
+
+.PHONY: test
+test: build  ## Run the tests, the numerical ones for each instruction set of this machine
+	$(BIN)/pytest tests
+	$(BIN)/pytest -o filterwarnings=error --doctest-modules cysoftmax
+
+.PHONY: test-all
+test-all: build  ## Run every test, the exhaustive and the slow ones too (an hour, 12 GB)
+	$(BIN)/pytest -m "" -s --durations=10 tests
+
+.PHONY: test-c
+test-c: build/test_kernels  ## Test the kernels from C, without Python
+	build/test_kernels
+
+build/test_kernels: $(C_FILES)
+	mkdir -p build
+	$(CC) $(C_FLAGS) tests/test_kernels.c src/*.c -lm -o $@
+
+.PHONY: test-aarch64
+test-aarch64:  ## Test the NEON kernels under qemu-user, against the bits of this machine
+	@command -v aarch64-linux-gnu-gcc qemu-aarch64 >/dev/null || { echo \
+	  "needs aarch64-linux-gnu-gcc and qemu-aarch64 (Debian: gcc-aarch64-linux-gnu" \
+	  "libc6-dev-arm64-cross qemu-user)"; exit 1; }
+	mkdir -p build
+	aarch64-linux-gnu-gcc $(C_FLAGS) -static tests/test_kernels.c src/*.c -lm \
+	  -o build/test_kernels_aarch64
+	qemu-aarch64 build/test_kernels_aarch64 --expect $(BITS)
+
+# Build a variant in a copy of the sources, $(1), with the environment $(2).
+define variant
+rm -rf build/$(1)
+mkdir -p build/$(1)
+cp -r $(VARIANT_FILES) build/$(1)
+find build/$(1) -name '*.so' -delete
+cd build/$(1) && $(2) $(BIN)/python setup.py --quiet build_ext --inplace
+endef
+
+.PHONY: test-debug
+test-debug: $(VENV)/.tools  ## Run the tests on a build with Cython's bounds checks
+	$(call variant,debug,CYSOFTMAX_DEBUG=1)
+	PYTHONPATH=build/debug $(BIN)/pytest tests
+
+.PHONY: test-serial
+test-serial: $(VENV)/.tools  ## Run the tests on a build without OpenMP
+	$(call variant,serial,CYSOFTMAX_OPENMP=0)
+	PYTHONPATH=build/serial $(BIN)/pytest tests
+
+.PHONY: test-sanitize
+test-sanitize: $(VENV)/.tools  ## Run the tests under AddressSanitizer and UBSan
+	$(call variant,sanitize,CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g")
+	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/sanitize \
+	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
+	  $$($(CC) -print-file-name=libstdc++.so)" $(BIN)/python -m pytest -p no:cacheprovider tests
+
+.PHONY: lint
+lint: build  ## Check style, types and stubs; change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint cysoftmax
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	$(BIN)/python -m mypy.stubtest cysoftmax --ignore-missing-stub
+	$(BIN)/python src/coefficients.py | diff - src/coefficients.h
+
+.PHONY: format
+format: $(VENV)/.tools  ## Bring all sources into the one layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+.PHONY: coefficients
+coefficients: $(VENV)/.tools  ## Compute the constants of exp and log1p anew
+	$(BIN)/python src/coefficients.py --write
+
+.PHONY: clean
+clean:  ## Remove everything that was built or installed here
+	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find cysoftmax -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

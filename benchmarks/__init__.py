@@ -1,0 +1,1 @@
+"""asv benchmarks: one class for each question."""

@@ -1,0 +1,70 @@
+"""What this build is made of and what it found on this machine."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from cysoftmax import _core, _threads
+
+
+def show_config(mode="stdout"):
+    """Show how cysoftmax was built and what it uses on this machine.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}, default "stdout"
+        Print a table, or return the same as nested dictionaries.
+
+    Returns
+    -------
+    dict or None
+        With ``mode="dicts"``: the keys ``"cysoftmax"``, ``"instruction set"``, ``"threads"``,
+        ``"build"`` and ``"machine"``, each with a dictionary of strings, numbers and lists.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is neither of the two.
+
+    Notes
+    -----
+    The instruction set is the best one that the machine has, or the one named by the
+    environment variable ``CYSOFTMAX_ISA`` (``scalar``, ``avx2``, ``avx512`` or ``neon``) when
+    the package is imported. ``threads.default`` is what a call with enough work would use at
+    this moment.
+
+    Examples
+    --------
+    >>> import cysoftmax
+    >>> sorted(cysoftmax.show_config("dicts"))
+    ['build', 'cysoftmax', 'instruction set', 'machine', 'threads']
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts'; got {mode!r}")
+    try:
+        installed = version("cysoftmax")
+    except PackageNotFoundError:  # used from its source tree
+        installed = "not installed"
+    config = {
+        "cysoftmax": {"version": installed, "numpy": np.__version__},
+        "instruction set": {"in use": _core.active_isa(), "available": _core.available_isas()},
+        "threads": {
+            "default": _threads.default_thread_count(),
+            "openmp": _threads.OPENMP or None,
+            "survives fork": _threads.HANDLES_FORK or not _threads.OPENMP,
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "cgroup cpus": _threads.cgroup_cpus(),
+        },
+        "build": {"compiler": _threads.COMPILER, "cython": _core.CYTHON, "debug": _core.DEBUG},
+        "machine": {"system": platform.system(), "architecture": platform.machine()},
+    }
+    if mode == "dicts":
+        return config
+    for section, entries in config.items():
+        print(f"{section}:")
+        for key, value in entries.items():
+            text = ", ".join(value) if isinstance(value, list) else value
+            print(f"  {key}: {'-' if text is None else text}")
+    return None

@@ -1,0 +1,6 @@
+OPENMP: int
+COMPILER: str
+HANDLES_FORK: bool
+
+def cgroup_cpus(root: str = ..., membership: str = ...) -> int | None: ...
+def default_thread_count() -> int: ...

@@ -1,0 +1,193 @@
+"""Softmax regression on real handwritten digits, trained with `cysoftmax` and L-BFGS.
+
+The model is ``logits = pixels @ weights + bias``, 64 pixels to 10 classes. The script trains it
+and shows its progress, checks the final loss and gradient against SciPy's, times one loss and
+gradient, and draws what was learned. It exits with an error when the accuracy on unseen digits or
+the agreement with SciPy misses the constants below.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure  # without pyplot: Agg draws the PNG, no display is needed
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import cysoftmax
+
+SEED = 0  # of the split
+N_WEIGHTS, N_CLASSES = 64 * 10, 10
+L2 = 1e-3  # the objective is the mean cross-entropy (nats) + L2 / 2 * sum(weights**2)
+MIN_TEST_ACCURACY = 0.95
+TOLERANCE = 1e-15  # largest absolute difference from SciPy, in the loss or a gradient entry
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B4B4B4"  # apart for colour-blind readers too
+
+
+def logits_of(params, pixels):
+    """The logits, shape (n_rows, 10); the weights come first in ``params``, then the bias."""
+    return pixels @ params[:N_WEIGHTS].reshape(-1, N_CLASSES) + params[N_WEIGHTS:]
+
+
+def objective(params, pixels, labels, loss_with_grad=cysoftmax.cross_entropy_with_grad):
+    """Penalised mean loss and its gradient in ``params``."""
+    loss, grad = loss_with_grad(logits_of(params, pixels), labels)
+    weights = params[:N_WEIGHTS]
+    loss += L2 / 2 * (weights @ weights)
+    return loss, np.concatenate([(pixels.T @ grad).ravel() + L2 * weights, grad.sum(axis=0)])
+
+
+def evaluate(params, pixels, labels):
+    """Mean cross-entropy without the penalty, and the fraction of right answers."""
+    logits = logits_of(params, pixels)
+    return cysoftmax.cross_entropy(logits, labels), np.mean(logits.argmax(axis=1) == labels)
+
+
+def fit(train, test, every=10):
+    """Return the parameters, and the (train, test) loss after each iteration."""
+    history = []
+
+    def record(intermediate_result):  # SciPy passes its state to a parameter of this name
+        loss, accuracy = evaluate(intermediate_result.x, *train)
+        history.append((loss, evaluate(intermediate_result.x, *test)[0]))
+        if len(history) == 1 or len(history) % every == 0:
+            row = f"{len(history):9}{intermediate_result.fun:16.6f}{loss:10.6f}{accuracy:17.4f}"
+            print(row, flush=True)
+
+    print("iteration  loss + penalty      loss   train accuracy", flush=True)
+    start = np.zeros(N_WEIGHTS + N_CLASSES)
+    result = minimize(objective, start, train, method="L-BFGS-B", jac=True, callback=record)
+    print(f"stopped after {result.nit} iterations: {result.message}")
+    return result.x, np.array(history)
+
+
+def scipy_formula(logits, labels):
+    """Mean cross-entropy and its gradient with `scipy.special`."""
+    rows, log_p = np.arange(len(labels)), log_softmax(logits, axis=1)
+    grad = np.exp(log_p)
+    grad[rows, labels] -= 1.0
+    return -log_p[rows, labels].mean(), grad / len(labels)
+
+
+def numpy_formula(logits, labels):
+    """The same by hand, in place where possible and with a single exponential."""
+    rows = np.arange(len(labels))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    grad = np.exp(shifted)
+    total = grad.sum(axis=1, keepdims=True)
+    grad /= total
+    grad[rows, labels] -= 1.0
+    grad /= len(labels)
+    return (np.log(total[:, 0]) - shifted[rows, labels]).mean(), grad
+
+
+def check(params, train):
+    """Hold the objective and its gradient against the formulas', float64; exit if they differ."""
+    loss, grad = objective(params, *train)
+    for name, formula in (("SciPy", scipy_formula), ("NumPy", numpy_formula)):
+        other_loss, other_grad = objective(params, *train, formula)
+        by_loss, by_grad = abs(loss - other_loss), np.abs(grad - other_grad).max()
+        text = f"difference from {name}: loss {by_loss:.1e}, gradient {by_grad:.1e}"
+        print(f"{text} (tolerance {TOLERANCE:.0e})")
+        if not (by_loss <= TOLERANCE and by_grad <= TOLERANCE):
+            raise SystemExit(f"error: the loss or the gradient differs from {name}'s")
+
+
+def time_loss_and_grad(logits, labels, n_calls=300):
+    """Print the minimum time of one loss + gradient, the three ways taking turns."""
+    ways = {"cysoftmax": cysoftmax.cross_entropy_with_grad}
+    ways |= {"NumPy": numpy_formula, "SciPy": scipy_formula}
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(n_calls):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(logits, labels)
+            best[name] = min(best[name], time.perf_counter() - start)
+    print(f"one loss + gradient, {len(logits)} x {N_CLASSES} float64 logits:")
+    for name, seconds in best.items():
+        print(f"  {name:9} {seconds * 1e6:6.0f} us, ratio {seconds / best['cysoftmax']:.2f}")
+
+
+def draw_losses(figure, history):
+    """Train and test loss against the iteration."""
+    ax = figure.subplots()
+    for losses, colour, name in zip(history.T[::-1], (ORANGE, BLUE), ("test", "train"), strict=True):
+        ax.semilogy(range(1, len(losses) + 1), losses, color=colour, label=name)
+    ax.set(xlabel="iteration", ylabel="cross-entropy (nats, log scale)")
+    ax.set_yticks([], minor=True)
+    ax.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Loss while training")
+
+
+def draw_templates(figure, params):
+    """The weights of each class as an image, all on one scale symmetric about zero."""
+    templates = params[:N_WEIGHTS].reshape(8, 8, N_CLASSES)
+    limit = np.abs(templates).max()
+    axes = figure.subplots(2, 5)
+    for digit, ax in enumerate(axes.flat):
+        image = ax.imshow(templates[:, :, digit], cmap="PuOr_r", vmin=-limit, vmax=limit)
+        ax.set(title=str(digit), xticks=[], yticks=[])
+    figure.suptitle("The ten templates: pixels that speak for a digit, and against it")
+    figure.colorbar(image, ax=axes, label="weight")
+
+
+def draw_mistakes(figure, params, pixels, labels, count=6):
+    """The misclassified digits of largest loss, each above its ten probabilities."""
+    logits = logits_of(params, pixels)
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    losses = cysoftmax.cross_entropy(logits[wrong], labels[wrong], reduction="none")
+    axes = figure.subplots(2, count, height_ratios=(3, 2), sharey="row")
+    for (above, below), row in zip(axes.T, wrong[np.argsort(-losses)], strict=False):
+        true, p = labels[row], cysoftmax.softmax(logits[row])
+        above.imshow(pixels[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+        above.set(title=f"true {true}, predicted {p.argmax()}", xticks=[], yticks=[])
+        colours = {true: BLUE, p.argmax(): ORANGE}
+        below.bar(range(N_CLASSES), p, color=[colours.get(k, GREY) for k in range(N_CLASSES)])
+        below.set(ylim=(0, 1), xticks=range(N_CLASSES), yticks=(0, 0.5, 1), xlabel="digit")
+        below.spines[["top", "right"]].set_visible(False)
+    axes[1, 0].set_ylabel("probability")
+    title = f"Largest losses among the {len(wrong)} mistakes in {len(labels)} test digits"
+    figure.suptitle(f"{title} (blue: true digit, orange: predicted)")
+
+
+def draw(path, params, history, test):
+    """Write the picture."""
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
+    top, bottom = figure.subfigures(2, 1)
+    left, right = top.subfigures(1, 2, width_ratios=(2, 3))
+    draw_losses(left, history)
+    draw_templates(right, params)
+    draw_mistakes(bottom, params, *test)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main(argv=None):
+    """Fit, check, time, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("out/digits.png"), help="the picture")
+    path = parser.parse_args(argv).output
+    pixels, labels = load_digits(return_X_y=True)
+    split = train_test_split(pixels / 16, labels, test_size=0.25, random_state=SEED)
+    train, test = tuple(split[::2]), tuple(split[1::2])  # pixels and labels of each
+
+    params, history = fit(train, test)
+    for name, part in (("train", train), ("test", test)):
+        loss, accuracy = evaluate(params, *part)
+        print(f"{name:5} loss {loss:.4f}, accuracy {accuracy:.4f} ({len(part[1])} digits)")
+    check(params, train)
+    time_loss_and_grad(logits_of(params, train[0]), train[1])
+    draw(path, params, history, test)
+    print(f"picture: {path}")
+    if accuracy < MIN_TEST_ACCURACY:
+        raise SystemExit(f"error: test accuracy {accuracy:.4f} is below {MIN_TEST_ACCURACY}")
+
+
+if __name__ == "__main__":
+    main()
