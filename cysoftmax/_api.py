@@ -7,7 +7,6 @@ import numpy as np
 from cysoftmax import _core
 from cysoftmax._checks import (
     apart_from,
-    as_array,
     check_axis,
     check_logits,
     check_not_yet,
@@ -574,7 +573,7 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     array([-0.375,  0.375])
     """
     p = check_logits(p, "p")
-    v = as_array(v, "v")
+    v = check_logits(v, "v")
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
     if v.shape != p.shape:

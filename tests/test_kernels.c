@@ -212,9 +212,12 @@ static const kind KINDS[] = {
     {"confident by 20", 100, 1, 20, 0},
     {"confident by 40", 0, 32, 40, 0},
     {"confident by 80", 0, 4, 80, 0},
+    {"equal but one by 21.7", 0, 0, 21.6697006, 0}, // every rounding goes the same way
+    {"equal but one by 48.3", 0, 0, 48.2663002, 0},
+    {"equal but one by 73", 0, 0, 72.9898987, 0},
 };
 
-static const int LONG[] = {127, 128, 129, 255, 256, 257, 1000, 1023, 1024};
+static const int LONG[] = {127, 128, 129, 257, 1000, 1024};
 enum { SHORT = 70, LENGTHS = SHORT + COUNT(LONG) }; // 1 ... SHORT, then LONG
 static ptrdiff_t length(int i) { return i < SHORT ? i + 1 : LONG[i - SHORT]; }
 
@@ -337,8 +340,9 @@ static void exp_of_minus_infinity_is_zero(const subject *s, const row *r) {
     CHECK_ROW(ok);
 }
 
-static void sum_of_exp_is_within_one_ulp(const subject *s, const row *r) {
-    WITHIN_ROW("sum of exp", ulps(s->t, (long double)r->coarse + r->fine, r->sum), 1);
+// The terms are not rounded before they are added.
+static void sum_of_exp_is_within_a_quarter_ulp(const subject *s, const row *r) {
+    WITHIN_ROW("sum of exp", ulps(s->t, (long double)r->coarse + r->fine, r->sum), 0.25);
 }
 
 static void coarse_is_a_multiple_of_its_unit(const subject *s, const row *r) {
@@ -845,14 +849,13 @@ static double any_rest(int i) {
 static void log1p_is_within_one_ulp(const subject *s) {
     static double z[24];
     int i = 0;
-    for (ptrdiff_t n = 1; i < 16000; n = n % 23 + 1) {
+    for (ptrdiff_t n = 1; i < 8000; n = n % 23 + 1) {
         double worst = 0, expected[24];
         for (ptrdiff_t k = 0; k < n; k++) expected[k] = any_rest(i++);
         memcpy(z, expected, sizeof z);
         z[n] = -42;
         s->isa->doubles->log1p(z, n);
-        for (ptrdiff_t k = 0; k < n; k++)
-            worst = max(worst, ulps(s->t, z[k], log1pl(expected[k])));
+        for (ptrdiff_t k = 0; k < n; k++) worst = max(worst, ulps(s->t, z[k], log1pl(expected[k])));
         WITHIN("log1p", worst, 1, n);
         CHECK(z[n] == -42, n);
     }
@@ -1023,7 +1026,7 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     max_is_the_largest_logit,
     exp_is_within_one_ulp,
     exp_of_minus_infinity_is_zero,
-    sum_of_exp_is_within_one_ulp,
+    sum_of_exp_is_within_a_quarter_ulp,
     coarse_is_a_multiple_of_its_unit,
     rest_of_a_confident_row_keeps_its_accuracy,
     sums_are_the_same_without_e_and_in_place,
@@ -1093,6 +1096,10 @@ static void test_isa(const cysoftmax_isa *isa) {
 int main(int argc, char **argv) {
     const int expecting = argc == 3 && strcmp(argv[1], "--expect") == 0;
     uint64_t expected_hash = expecting ? strtoull(argv[2], NULL, 16) : 0;
+    if (argc > 1 && expected_hash == 0) {
+        fprintf(stderr, "usage: %s [--expect HASH]\n", argv[0]);
+        return 2;
+    }
     long all_passed = 0, all_failed = 0;
     int fused = 0;
     for (const cysoftmax_isa *isa = cysoftmax_isas; isa->name; isa++) {

@@ -1,0 +1,496 @@
+"""Errors: each names the argument, what was expected and what came, and changes no array."""
+
+import re
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import cysoftmax
+
+X = np.arange(12.0).reshape(3, 4)
+LABELS = np.array([1, 3, 0])
+MASSES = np.full((3, 4), 0.25)
+
+# Each function with good arguments, and the name by which it knows its logits.
+FUNCTIONS = {
+    "softmax": (cysoftmax.softmax, (X,), "x"),
+    "log_softmax": (cysoftmax.log_softmax, (X,), "x"),
+    "logsumexp": (cysoftmax.logsumexp, (X,), "x"),
+    "cross_entropy": (cysoftmax.cross_entropy, (X, LABELS), "logits"),
+    "cross_entropy_grad": (cysoftmax.cross_entropy_grad, (X, LABELS), "logits"),
+    "cross_entropy_with_grad": (cysoftmax.cross_entropy_with_grad, (X, LABELS), "logits"),
+    "softmax_vjp": (cysoftmax.softmax_vjp, (X, MASSES), "p"),
+}
+LOSSES = ["cross_entropy", "cross_entropy_grad", "cross_entropy_with_grad"]
+GRADIENTS = ["cross_entropy_grad", "cross_entropy_with_grad"]
+WHOLE = [name for name in FUNCTIONS if name not in ("logsumexp", "cross_entropy")]
+
+
+def as_bytes(array):
+    return array.tobytes() if isinstance(array, np.ndarray) else None
+
+
+def fails(error, message, function, *arguments, **options):
+    """Check that the call raises exactly that, and leaves every array as it was."""
+    arrays = [*arguments, *options.values()]
+    before = [as_bytes(array) for array in arrays]
+    with pytest.raises(error) as caught:
+        function(*arguments, **options)
+    assert caught.type is error or (error is ValueError and caught.type is np.exceptions.AxisError)
+    assert str(caught.value) == message
+    assert [as_bytes(array) for array in arrays] == before
+
+
+def copies(name):
+    """The function of that name, with good arguments of its own."""
+    function, arguments, _ = FUNCTIONS[name]
+    return function, [array.copy() for array in arguments]
+
+
+# ---------------------------------------------------------------- arrays
+
+
+@pytest.mark.parametrize("dtype", [bool, complex, object, "U2", np.longdouble])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_logits_of_a_wrong_dtype_are_a_type_error(name, dtype):
+    function, arguments, argument = FUNCTIONS[name]
+    x = X.astype(dtype)
+    message = f"{argument} must be float32, float64 or integer; got dtype {x.dtype}"
+    fails(TypeError, message, function, x, *arguments[1:])
+
+
+@pytest.mark.parametrize("value", [None, "a", {}, {1.0}, lambda: 0])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_logits_that_are_no_array_are_a_type_error(name, value):
+    function, arguments, argument = FUNCTIONS[name]
+    dtype = np.asarray(value).dtype
+    message = f"{argument} must be float32, float64 or integer; got dtype {dtype}"
+    fails(TypeError, message, function, value, *arguments[1:])
+
+
+@pytest.mark.parametrize("value", [1.0, 7, np.float32(2), np.array(3.0)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_logits_without_dimensions_are_a_value_error(name, value):
+    function, arguments, argument = FUNCTIONS[name]
+    message = f"{argument} must have at least one dimension; got a scalar"
+    fails(ValueError, message, function, value, *([value] if len(arguments) > 1 else []))
+
+
+RAGGED = [[1.0, 2.0], [3.0]]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_ragged_logits_are_a_value_error(name):
+    function, arguments, argument = FUNCTIONS[name]
+    with pytest.raises(ValueError, match=rf"^{argument} must be an array; got list: "):
+        function(RAGGED, *arguments[1:])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_ragged_target_is_a_value_error(name):
+    with pytest.raises(ValueError, match=r"^target must be an array; got list: "):
+        FUNCTIONS[name][0](X, RAGGED)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_array_of_another_device_is_an_error_that_names_the_argument(name):
+    class Elsewhere:
+        def __dlpack_device__(self):
+            return 2, 0
+
+        def __dlpack__(self, **options):
+            raise BufferError("not on the CPU")
+
+    function, arguments, argument = FUNCTIONS[name]
+    with pytest.raises((TypeError, ValueError, BufferError), match=rf"\b{argument}\b"):
+        function(Elsewhere(), *arguments[1:])
+
+
+def test_a_v_of_another_dtype_is_a_type_error():
+    for p, v in product([np.float32, np.float64], repeat=2):
+        if p is not v:
+            p, v = X.astype(p), MASSES.astype(v)
+            message = f"v must have the dtype of p, {p.dtype}; got {v.dtype}"
+            fails(TypeError, message, cysoftmax.softmax_vjp, p, v)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex, object, "U2", np.longdouble])
+def test_a_v_of_a_wrong_dtype_is_a_type_error(dtype):
+    v = MASSES.astype(dtype)
+    with pytest.raises(TypeError, match=r"^v must .*; got ") as error:
+        cysoftmax.softmax_vjp(X, v)
+    assert str(v.dtype) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3,), (4,), (1, 4), (3, 1), (3, 4, 1)])
+def test_a_v_of_another_shape_is_a_value_error(shape):
+    message = f"v must have the shape of p, (3, 4); got {shape}"
+    fails(ValueError, message, cysoftmax.softmax_vjp, X.copy(), np.zeros(shape))
+
+
+def test_a_v_without_dimensions_is_a_value_error():
+    with pytest.raises(ValueError, match=r"^v must have .*; got "):
+        cysoftmax.softmax_vjp(X, 1.0)
+
+
+# ---------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, bool, complex, object, "U1"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_of_a_wrong_dtype_are_a_type_error(name, dtype):
+    target = LABELS.astype(dtype)
+    message = (
+        "target must hold integers if it holds class indices (one dimension less than logits); "
+        f"got dtype {target.dtype}"
+    )
+    fails(TypeError, message, FUNCTIONS[name][0], X.copy(), target)
+
+
+@pytest.mark.parametrize("dtype", [complex, object, "U1", "M8[s]", "V8"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_distributions_of_a_wrong_dtype_are_a_type_error(name, dtype):
+    target = np.zeros((3, 4), dtype)
+    message = (
+        f"target must be bool, integer or float if it is a distribution; got dtype {target.dtype}"
+    )
+    fails(TypeError, message, FUNCTIONS[name][0], X.copy(), target)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [(shape, int) for shape in ((4,), (1,), (0,))]
+    + list(product([(4, 3), (1, 4), (3, 1), (3, 5), (), (3, 4, 1), (1, 3)], [int, float])),
+)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_target_of_a_wrong_shape_is_a_value_error(name, shape, dtype):
+    message = f"target must have shape (3,) (class indices) or (3, 4) (a distribution); got {shape}"
+    fails(ValueError, message, FUNCTIONS[name][0], X.copy(), np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_expected_shape_of_a_target_is_that_without_the_axis(name):
+    x, target = np.zeros((2, 5, 3)), np.zeros((2, 5), int)
+    message = (
+        "target must have shape (2, 3) (class indices) or (2, 5, 3) (a distribution); got (2, 5)"
+    )
+    fails(ValueError, message, FUNCTIONS[name][0], x, target, axis=1)
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 12])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_label_out_of_range_is_an_index_error(name, bad):
+    function, arguments = copies(name)
+    arguments[1][1:] = bad, bad - 1
+    message = f"target must lie in [0, 4); got {bad} at index (1,)"
+    fails(IndexError, message, function, *arguments)
+    fails(IndexError, f"target must lie in [0, 4); got {bad}", function, arguments[0][0], bad)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_logits_without_classes_are_a_value_error(name, shape):
+    message = f"logits must have at least one class; got shape {shape}"
+    fails(ValueError, message, FUNCTIONS[name][0], np.empty(shape), np.empty(shape[:-1], int))
+
+
+# ---------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("axis", [2, -3, 100, -(2**40), 2**70])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_axis_out_of_range_is_a_value_error(name, axis):
+    function, arguments = copies(name)
+    message = f"axis must lie in [-2, 2); got {axis}"
+    fails(ValueError, message, function, *arguments, axis=axis)
+    with pytest.raises(np.exceptions.AxisError):
+        function(*arguments, axis=axis)
+
+
+@pytest.mark.parametrize("axis", [None, (0,), (0, 1), (), 1.0, "1", [0], np.array([0, 1])])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_axis_that_is_no_integer_is_a_type_error(name, axis):
+    function, arguments = copies(name)
+    fails(TypeError, f"axis must be an integer; got {axis!r}", function, *arguments, axis=axis)
+
+
+@pytest.mark.parametrize("reduction", ["avg", "Mean", "", b"mean", None, 0, True, ("mean",)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_wrong_reduction_is_a_value_error(name, reduction):
+    function, arguments = copies(name)
+    message = f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}"
+    fails(ValueError, message, function, *arguments, reduction=reduction)
+
+
+@pytest.mark.parametrize("scale", ["2", None, 1j, True, np.True_, np.array(1j), {}, np.array("2")])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_scale_that_is_no_real_number_is_a_type_error(name, scale):
+    function, arguments = copies(name)
+    came = type(scale[()] if isinstance(scale, np.ndarray) else scale).__name__
+    message = f"scale must be a real number; got {came}"
+    fails(TypeError, message, function, *arguments, scale=scale)
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, -(2**70), np.int8(-5), np.array(0)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_fewer_threads_than_one_are_a_value_error(name, n_threads):
+    function, arguments = copies(name)
+    message = f"n_threads must be at least 1; got {n_threads}"
+    fails(ValueError, message, function, *arguments, n_threads=n_threads)
+
+
+@pytest.mark.parametrize(
+    "n_threads", [1.5, 2.0, "2", True, False, np.True_, np.float64(2), [2], (), {}, 1j]
+)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_threads_that_are_no_integer_are_a_type_error(name, n_threads):
+    function, arguments = copies(name)
+    message = f"n_threads must be None or an integer; got {type(n_threads).__name__}"
+    fails(TypeError, message, function, *arguments, n_threads=n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [np.array([1, 2]), np.array(1.5), np.array([])])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_threads_in_an_array_that_is_no_integer_are_a_type_error(name, n_threads):
+    function, arguments = copies(name)
+    message = "n_threads must be None or an integer; got ndarray"
+    fails(TypeError, message, function, *arguments, n_threads=n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [0, -1])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wrong_threads_are_an_error_without_rows_too(name, n_threads):
+    function, arguments = copies(name)
+    message = f"n_threads must be at least 1; got {n_threads}"
+    fails(ValueError, message, function, *(a[:0] for a in arguments), n_threads=n_threads)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_n_threads_may_be_any_integer_of_one_or_more(name):
+    function, arguments = copies(name)
+    for n_threads in 1, 2, 1000, 2**70, np.int64(2), np.uint8(3), np.array(2):
+        function(*arguments, n_threads=n_threads)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_logits_and_target_are_positional_and_options_are_not(name):
+    function, arguments, argument = FUNCTIONS[name]
+    with pytest.raises(TypeError):
+        function(*arguments, -1)
+    with pytest.raises(TypeError):
+        function(**{argument: arguments[0]})
+    with pytest.raises(TypeError, match="nonsense"):
+        function(*arguments, nonsense=1)
+
+
+@pytest.mark.parametrize("mode", ["json", None, 1, "dict", ""])
+def test_a_wrong_mode_of_show_config_is_a_value_error(mode):
+    message = f"mode must be 'stdout' or 'dicts'; got {mode!r}"
+    fails(ValueError, message, cysoftmax.show_config, mode)
+
+
+# ---------------------------------------------------------------- out
+
+
+def options_for_out(name):
+    return {"reduction": "none"} if name == "cross_entropy" else {}
+
+
+def shape_of_out(name):
+    return (3, 4) if name in WHOLE else (3,)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_an_out_for_a_reduced_loss_is_a_value_error(reduction):
+    for out in np.zeros(3), np.zeros(()), np.zeros((3, 4)):
+        message = f"out is for reduction='none'; got reduction={reduction!r}"
+        arguments = (X.copy(), LABELS.copy())
+        fails(
+            ValueError, message, cysoftmax.cross_entropy, *arguments, reduction=reduction, out=out
+        )
+
+
+def test_an_out_for_the_mean_is_a_value_error_by_default():
+    message = "out is for reduction='none'; got reduction='mean'"
+    fails(ValueError, message, cysoftmax.cross_entropy, X.copy(), LABELS.copy(), out=np.zeros(3))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_out_of_a_wrong_shape_is_a_value_error(name):
+    expected = shape_of_out(name)
+    for shape in (4, 3), (3, 1), (1, 3), (1, 4), (3, 4, 1), (1, 3, 4), (4,), (3,), (12,), ():
+        if shape == expected:
+            continue
+        function, arguments = copies(name)
+        message = f"out must have shape {expected}; got {shape}"
+        options = options_for_out(name)
+        fails(ValueError, message, function, *arguments, out=np.full(shape, 7.0), **options)
+
+
+def test_an_out_without_the_kept_axis_is_a_value_error():
+    message = "out must have shape (3, 1); got (3,)"
+    fails(ValueError, message, cysoftmax.logsumexp, X.copy(), keepdims=True, out=np.zeros(3))
+    message = "out must have shape (3,); got (3, 1)"
+    fails(ValueError, message, cysoftmax.logsumexp, X.copy(), out=np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.longdouble, int, bool, complex, object]
+)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_out_of_a_wrong_dtype_is_a_type_error(name, dtype):
+    function, arguments = copies(name)
+    out = np.zeros(shape_of_out(name), dtype)
+    message = f"out must have dtype float64; got {out.dtype}"
+    fails(TypeError, message, function, *arguments, out=out, **options_for_out(name))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_out_that_is_read_only_is_a_value_error(name):
+    function, arguments = copies(name)
+    out = np.zeros(shape_of_out(name))
+    out.flags.writeable = False
+    message = "out must be writeable; got a read-only array"
+    fails(ValueError, message, function, *arguments, out=out, **options_for_out(name))
+
+
+@pytest.mark.parametrize("out", [[0.0], (0.0,), 0.0, np.float64(0), "out", False, memoryview(b"")])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_out_that_is_no_array_is_a_type_error(name, out):
+    function, arguments = copies(name)
+    message = f"out must be an ndarray; got {type(out).__name__}"
+    fails(TypeError, message, function, *arguments, out=out, **options_for_out(name))
+
+
+# ---------------------------------------------------------------- arrays after an error
+
+WRONG = {
+    "axis": {"axis": 2},
+    "axis of None": {"axis": None},
+    "n_threads of 0": {"n_threads": 0},
+    "n_threads of 1.5": {"n_threads": 1.5},
+    "n_threads of an array": {"n_threads": np.array([1, 2])},
+    "n_threads below int64": {"n_threads": -(2**70)},
+}
+WRONG_FOR_LOSSES = {
+    "reduction": {"reduction": "avg"},
+    "bad label": {},
+    "bad label and n_threads": {"n_threads": 0},
+}
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(name, wrong) for name in FUNCTIONS for wrong in WRONG]
+    + [(name, wrong) for name in LOSSES for wrong in WRONG_FOR_LOSSES]
+    + [(name, "scale") for name in GRADIENTS],
+)
+def test_an_error_leaves_every_array_as_it_was(name, wrong, in_place, aligned):
+    options = {"scale": {"scale": "2"}, **WRONG, **WRONG_FOR_LOSSES}[wrong]
+    options = options_for_out(name) | options
+    function, arguments = copies(name)
+    if wrong.startswith("bad label"):
+        arguments[1][-1] = 4
+    out = np.frombuffer(bytearray(8 * 12 + 1), np.uint8)[not aligned :][: 8 * 12]
+    out = out.view(np.float64)[: np.prod(shape_of_out(name))].reshape(shape_of_out(name))
+    out[...] = 7
+    if in_place:
+        out = arguments[0][:, 0] if name not in WHOLE else arguments[0]
+    before = [array.copy() for array in (*arguments, out)]
+    with pytest.raises((TypeError, ValueError, IndexError, OverflowError)):
+        function(*arguments, out=out, **options)
+    for array, was in zip((*arguments, out), before, strict=True):
+        np.testing.assert_array_equal(array, was)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_good_call_after_an_error_gives_what_it_gave_before(name):
+    function, arguments = copies(name)
+    before = function(*arguments)
+    for options in WRONG.values():
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            function(*arguments, **options)
+    after = function(*arguments)
+    if not isinstance(after, tuple):
+        before, after = (before,), (after,)
+    for a, b in zip(after, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# From 2**57 classes on, 64 bits do not hold all products of sizes and numbers of threads.
+@pytest.mark.parametrize("n_threads", [1, 4])
+@pytest.mark.parametrize("exponent", [50, 57, 58, 60])
+def test_scratch_that_cannot_be_had_is_a_memory_error(exponent, n_threads):
+    code = f"""
+import numpy, cysoftmax
+row = numpy.broadcast_to(numpy.float32(0), (1, 2**{exponent}))
+try:
+    cysoftmax.logsumexp(row, n_threads={n_threads})
+except MemoryError as error:
+    print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("bytes of scratch cannot be had\n")
+
+
+# ---------------------------------------------------------------- until the options are there
+#
+# This test goes away, option by option, as the options are implemented.
+
+NOT_YET = {
+    "class_weight": [[1, 1, 1, 1], np.ones(4)],
+    "sample_weight": [[1, 1, 1], np.ones(3), 1.0],
+    "ignore_index": [-100, 0],
+    "label_smoothing": [0.1, 1, np.float32(0.5)],
+    "z_loss": [1e-4, 1],
+    "temperature": [2.0, 0.5, np.array([1.0, 2.0])],
+    "where": [np.ones((3, 4), bool), [True] * 4, True],
+    "scale": [np.ones(3), [1.0, 2.0, 3.0]],
+}
+DEFAULTS = {
+    "class_weight": [None],
+    "sample_weight": [None],
+    "ignore_index": [None],
+    "label_smoothing": [0.0, 0, np.float32(0)],
+    "z_loss": [0.0, 0],
+    "temperature": [1.0, 1, np.float64(1)],
+    "where": [None],
+    "scale": [1.0, 1],
+}
+TAKES = {
+    "softmax": ["temperature", "where"],
+    "log_softmax": ["temperature", "where"],
+    "logsumexp": ["where"],
+    "cross_entropy": [option for option in NOT_YET if option != "scale"],
+    "cross_entropy_grad": list(NOT_YET),
+    "cross_entropy_with_grad": list(NOT_YET),
+    "softmax_vjp": [],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_that_are_not_there_yet_raise_not_implemented_error(name):
+    for option in TAKES[name]:
+        for value in NOT_YET[option]:
+            function, arguments = copies(name)
+            with pytest.raises(NotImplementedError, match=rf"^{option} .*not implemented yet"):
+                function(*arguments, **{option: value})
+        for value in DEFAULTS[option]:
+            function(*copies(name)[1], **{option: value})
+    for option in NOT_YET.keys() - set(TAKES[name]):
+        function, arguments = copies(name)
+        with pytest.raises(TypeError, match=re.escape(repr(option))):
+            function(*arguments, **{option: None})
+    if name in LOSSES:
+        for target in sparse.csr_matrix(MASSES), sparse.csr_array(MASSES), sparse.coo_array(MASSES):
+            with pytest.raises(NotImplementedError, match=r"\btarget is not implemented yet"):
+                FUNCTIONS[name][0](X, target)
