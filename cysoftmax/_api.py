@@ -13,6 +13,8 @@ from cysoftmax._checks import (
     check_number,
     check_out,
     check_target,
+    check_threads,
+    delivered,
     raise_bad_label,
     workspace,
 )
@@ -32,16 +34,14 @@ def _rowwise(what, x, axis, out, n_threads):
     """softmax and log_softmax: an array of the shape of x."""
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
     if out is not None:
         check_out(out, x.shape, x.dtype)
     work = workspace(x, out)
     if x.size:
-        x = apart_from(x, work)
-        _core.rowwise(what, np.moveaxis(x, axis, -1), np.moveaxis(work, axis, -1), n_threads)
-    if out is None or out is work:
-        return work
-    out[...] = work
-    return out
+        x, last_work = np.moveaxis(x, axis, -1), np.moveaxis(work, axis, -1)
+        _core.rowwise(what, apart_from(x, last_work), last_work, None, n_threads)
+    return delivered(work, out)
 
 
 @documented
@@ -142,16 +142,11 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     return _rowwise(LOG_SOFTMAX, x, axis, out, n_threads)
 
 
-def _per_row(x, axis, values, keepdims, out):
-    """Bring one float64 a row into an array of x's dtype and layout, without the axis."""
-    shape = x.shape[:axis] + x.shape[axis + 1 :]
-    if out is None:
-        some_class = x[(slice(None),) * axis + (0,)] if x.shape[axis] else np.empty(shape, x.dtype)
-        out = np.empty_like(some_class, subok=False)
-        if keepdims:
-            out = np.expand_dims(out, axis)
-    (out.squeeze(axis) if keepdims else out)[...] = values.reshape(shape)
-    return out
+def _one_class(x, axis):
+    """Return an array of the shape, dtype and layout of x without the axis, to be imitated."""
+    if x.shape[axis]:
+        return x[(slice(None),) * axis + (0,)]
+    return np.empty(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
 
 
 @documented
@@ -204,14 +199,22 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     check_not_yet(where=(where, None))
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    n_threads = check_threads(n_threads)
+    rows = _one_class(x, axis)
+    given = out
     if out is not None:
         check_out(out, x.shape[:axis] + (1,) * keepdims + x.shape[axis + 1 :], x.dtype)
+        given = out.squeeze(axis) if keepdims else out
+    work = workspace(rows, given)
     if x.size:
-        values = _core.rowwise(LOGSUMEXP, np.moveaxis(x, axis, -1), None, n_threads)
+        last = np.moveaxis(x, axis, -1)
+        _core.rowwise(LOGSUMEXP, apart_from(last, work), None, work, n_threads)
     else:
-        values = np.full(rows, -np.inf)
-    return _per_row(x, axis, values, keepdims, out)
+        work[...] = -np.inf
+    result = delivered(work, given)
+    if out is not None:
+        return out
+    return np.expand_dims(result, axis) if keepdims else result
 
 
 def _cross_entropy(
@@ -220,69 +223,43 @@ def _cross_entropy(
     """Loss and gradient, either or both; ``losses`` and ``grad`` are the caller's or None."""
     x = check_logits(logits, "logits")
     axis = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
+    if x.shape[axis] == 0:
+        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
     target, labels = check_target(target, x, axis)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    if x.shape[axis] == 0:
-        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
     if np.ndim(scale) > 0:
         raise NotImplementedError("scale with one number per row is not implemented yet")
     scale = check_number(scale, "scale")
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
     if losses is not None:
         if reduction != "none":
             raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
-        check_out(losses, rows, x.dtype)
-    work = None
-    if want_grad:
-        if grad is not None:
-            check_out(grad, x.shape, x.dtype)
-        work = workspace(x, grad)
-    if x.size == 0:
-        return _no_rows(x, axis, reduction, losses, grad if grad is not None else work)
-
-    last = np.moveaxis(x, axis, -1)
-    if work is not None and work is grad:
-        last, target = apart_from(last, np.moveaxis(work, axis, -1)), apart_from(target, work)
-        if labels and not _core.check_labels(last, target, n_threads):
-            raise_bad_label(target, x.shape[axis])
-    total_weight = x.size // x.shape[axis]
-    if reduction == "mean" and not labels:
-        total_weight = _core.fixed_sum(_core.row_masses(last, target, n_threads))
-    weight = scale
-    if reduction == "mean":
-        weight = scale / total_weight if total_weight else 0.0
-    result = _core.cross_entropy(
-        last,
-        target,
-        labels,
-        None if work is None else np.moveaxis(work, axis, -1),
-        weight,
-        want_loss,
-        reduction == "none",
-        n_threads,
-    )
-    if result is None:
-        raise_bad_label(target, x.shape[axis])
-    loss = None
+        check_out(losses, _one_class(x, axis).shape, x.dtype)
+    if grad is not None:
+        check_out(grad, x.shape, x.dtype)
+    loss_of_each = None
     if want_loss and reduction == "none":
-        loss = _per_row(x, axis, result, False, losses)
-    elif want_loss:
-        loss = result if reduction == "sum" else _mean(result, total_weight)
-    if grad is not None and grad is not work:
-        grad[...] = work
-        work = grad
-    return loss, work
+        loss_of_each = workspace(_one_class(x, axis), losses)
+    work = workspace(x, grad) if want_grad else None
 
-
-def _mean(total, weight):
-    return total / weight if weight else float("nan")
-
-
-def _no_rows(x, axis, reduction, losses, grad):
-    if reduction == "none":
-        return _per_row(x, axis, np.empty(0), False, losses), grad
-    return (float("nan") if reduction == "mean" else 0.0), grad
+    total = float("nan") if reduction == "mean" else 0.0
+    if x.size:
+        last = np.moveaxis(x, axis, -1)
+        last_work = np.moveaxis(work, axis, -1) if want_grad else None
+        for written in (loss_of_each, last_work):
+            last, target = apart_from(last, written), apart_from(target, written)
+        given = losses is not None or grad is not None
+        if given and labels and not _core.check_labels(last, target, n_threads):
+            raise_bad_label(target, x.shape[axis])
+        total = _core.cross_entropy(
+            last, target, labels, last_work, loss_of_each, scale, reduction == "mean",
+            want_loss, n_threads,
+        )  # fmt: skip
+        if total is None:
+            raise_bad_label(target, x.shape[axis])
+    loss = total if loss_of_each is None else delivered(loss_of_each, losses)
+    return loss, delivered(work, grad) if want_grad else None
 
 
 def _check_options(
@@ -579,17 +556,11 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     if v.shape != p.shape:
         raise ValueError(f"v must have the shape of p, {p.shape}; got {v.shape}")
     axis = check_axis(axis, p.ndim)
+    n_threads = check_threads(n_threads)
     if out is not None:
         check_out(out, p.shape, p.dtype)
     work = workspace(p, out)
     if p.size:
-        _core.vjp(
-            np.moveaxis(apart_from(p, work), axis, -1),
-            np.moveaxis(apart_from(v, work), axis, -1),
-            np.moveaxis(work, axis, -1),
-            n_threads,
-        )
-    if out is None or out is work:
-        return work
-    out[...] = work
-    return out
+        p, v, last_work = (np.moveaxis(array, axis, -1) for array in (p, v, work))
+        _core.vjp(apart_from(p, last_work), apart_from(v, last_work), last_work, n_threads)
+    return delivered(work, out)

@@ -23,12 +23,15 @@ def as_array(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
     if isinstance(value, np.ndarray):
         return value
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        return np.from_dlpack(value)
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
-    except ValueError as error:  # ragged nested sequences
-        raise ValueError(f"{name} must be an array; got {type(value).__name__}: {error}") from None
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        # Nested sequences of unequal length, an array on another device, ...
+        raise type(error)(
+            f"{name} must be an array; got {type(value).__name__}: {error}"
+        ) from error
 
 
 def native(array, dtype):
@@ -94,13 +97,35 @@ def apart_from(array, out):
     return array.copy()
 
 
-def workspace(x, out):
+def workspace(like, out):
     """Return the array to compute into: ``out``, if the core can write it, or a new one."""
-    if out is None:
-        return np.empty_like(x, subok=False)
-    if out.dtype is x.dtype and out.flags.aligned:
+    if out is not None and out.dtype == like.dtype and out.flags.aligned:
         return out
-    return np.empty_like(x, subok=False)
+    return np.empty_like(like, subok=False)
+
+
+def delivered(work, out):
+    """Return the caller's ``out`` with the result in it, or the new array if there is none."""
+    if out is None:
+        return work
+    if not same_memory(out, work):
+        out[...] = work
+    return out
+
+
+def check_threads(n_threads):
+    """Return the bound on the number of threads: None, or an int from 1 to 4096."""
+    if n_threads is None:
+        return None
+    try:
+        bound = operator.index(n_threads)
+    except TypeError:
+        bound = None
+    if bound is None or isinstance(n_threads, bool):
+        raise TypeError(f"n_threads must be None or an integer; got {type(n_threads).__name__}")
+    if bound < 1:
+        raise ValueError(f"n_threads must be at least 1; got {bound}")
+    return min(bound, 4096)
 
 
 def check_number(value, name):
@@ -119,6 +144,8 @@ def check_target(value, x, axis):
     """
     if hasattr(value, "tocsr"):
         raise NotImplementedError("a sparse target is not implemented yet")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise IndexError(f"target must lie in [0, {x.shape[axis]}); got {value}")
     target = as_array(value, "target")
     kind = target.dtype.kind
     rows = x.shape[:axis] + x.shape[axis + 1 :]

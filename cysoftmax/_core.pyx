@@ -12,9 +12,9 @@ Rows come in groups of 16, over which alone losses are summed.
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange
-from libc.math cimport INFINITY, isinf
+from libc.math cimport INFINITY, NAN, isinf
 from libc.stdint cimport (
-    INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+    INT64_MAX, PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
     uintptr_t)
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -108,11 +108,12 @@ cdef struct Job:
     int ndim                        # axes of the rows, after joining what can be joined
     ptrdiff_t shape[MAX_DIMS]
     Rows x, out, target             # of a vjp, target is v
+    Rows result                     # what is one number a row: losses or logsumexp
     int target_kind                 # 'i', 'u', 'f' for a distribution; 'I', 'U' for labels
     int target_size                 # its item's size in bytes
     bint stream
     double weight                   # what the gradient is multiplied with
-    double *losses                  # one for each row, or NULL
+    double *losses                  # one for each row, or NULL, besides `result`
     double *partial                 # hi, lo of each group's sum of losses, or NULL
     int bad                         # set if a label was out of range
     ptrdiff_t row_bytes             # of one row of scratch
@@ -173,15 +174,15 @@ cdef double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept 
     return hi if isinf(hi) else hi + lo
 
 
-def fixed_sum(double[::1] values):
-    """Return the sum of the losses of the rows: groups of 16, then the groups."""
-    cdef ptrdiff_t n = values.shape[0], g
-    partial = np.empty(2 * (n // TILE + 1))
-    cdef double[::1] pairs = partial
+cdef double total_of_rows(const double *values, ptrdiff_t n) noexcept nogil:
+    """The same of the numbers of the rows: groups of 16 first."""
+    cdef double hi = 0, lo = 0, error, group, group_error
+    cdef ptrdiff_t g
     for g in range((n + TILE - 1) // TILE):
-        add_up(&values[g * TILE], min(<ptrdiff_t>TILE, n - g * TILE), &pairs[2 * g],
-               &pairs[2 * g + 1])
-    return total_of_groups(&pairs[0], (n + TILE - 1) // TILE)
+        add_up(values + g * TILE, min(<ptrdiff_t>TILE, n - g * TILE), &group, &group_error)
+        hi = two_sum(hi, group, &error)
+        lo += error + group_error
+    return hi if isinf(hi) else hi + lo
 
 
 # ---------------------------------------------------------------- loading
@@ -246,6 +247,19 @@ cdef inline void copy_reals(const char *source, ptrdiff_t step, ptrdiff_t n, cha
         convert[float](<const float *>source, step, n, target, target_step, itemsize)
     else:
         convert[double](<const double *>source, step, n, target, target_step, itemsize)
+
+
+cdef inline void keep_number(const Job *job, ptrdiff_t i, double value) noexcept nogil:
+    """Store what row i amounts to wherever it is wanted."""
+    cdef char *place
+    if job.losses != NULL:
+        job.losses[i] = value
+    if job.result.data != NULL:
+        place = row_at(job, &job.result, i)
+        if job.itemsize == 4:
+            (<float *>place)[0] = <float>value
+        else:
+            (<double *>place)[0] = value
 
 
 cdef inline const char *contiguous(const Job *job, const Rows *rows, ptrdiff_t i,
@@ -488,6 +502,8 @@ cdef void do_tile(Job *job, char *tile, ptrdiff_t first, int n_rows,
     cdef double d, d_low
     cdef int r
 
+    for r in range(n_rows):
+        loss[r] = 0
     for r in range(TILE):       # a tile that is not full is filled up with its first row
         x[r] = row_at(job, &job.x, first + (r if r < n_rows else 0))
         weight[r] = job.weight
@@ -553,7 +569,7 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
         return False
     if job.x.step == job.itemsize:
         return job.n_classes <= TILE_CLASSES
-    return job.n_classes * TILE * job.itemsize <= TILE_BYTES
+    return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 
 cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
@@ -565,12 +581,13 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
         do_tile(job, scratch, first, n_rows, loss)
     else:
         for r in range(n_rows):
+            loss[r] = 0
             if job.what & VJP:
                 do_vjp(job, scratch, first + r)
             else:
                 loss[r] = do_row(job, scratch, first + r)
-    if job.losses != NULL:
-        memcpy(job.losses + first, loss, n_rows * sizeof(double))
+    for r in range(n_rows):
+        keep_number(job, first + r, loss[r])
     if job.partial != NULL:
         add_up(loss, n_rows, job.partial + 2 * group, job.partial + 2 * group + 1)
 
@@ -584,6 +601,9 @@ cdef int run(Job *job, int n_threads) except -1:
     cdef char *memory
     cdef fp_mode mode = 0
 
+    cdef double wanted = 3.0 * n_threads * job.n_classes * job.itemsize
+    if wanted > <double>PTRDIFF_MAX / 2:
+        raise MemoryError(f"{wanted:.3g} bytes of scratch cannot be had")
     job.row_bytes = job.n_classes * job.itemsize + 2 * PAGE
     job.scratch_bytes = 3 * job.row_bytes
     if tiled(job):
@@ -665,17 +685,18 @@ cdef int long_rows(Job *job, int n_threads) except -1:
     """Fewer rows than threads: each pass is shared out by blocks of classes. Contiguous
     classes and labels only; the exps wait in the output for their sum."""
     cdef ptrdiff_t shares = (job.n_classes + LONG_SHARE - 1) // LONG_SHARE
-    cdef ptrdiff_t n_units = shares * job.n_rows, u, r, c, y
-    cdef ptrdiff_t n_chunks = chunks(job.n_classes)
-    cdef double *largest = <double *>malloc(
-        sizeof(double) * (n_units + job.n_rows * (3 + 2 * (n_chunks + 16))))
+    cdef ptrdiff_t n_chunks = chunks(job.n_classes), n = job.n_rows
+    cdef ptrdiff_t n_units = shares * n, u, r, c
+    cdef ptrdiff_t size = sizeof(double) * (n_units + n * (4 + 2 * n_chunks))
+    cdef double *largest = <double *>malloc(size + n * sizeof(ptrdiff_t))
     if largest == NULL:
         raise MemoryError("the sums of the blocks of long rows cannot be had")
     cdef double *shift = largest + n_units
-    cdef double *hi = shift + job.n_rows
-    cdef double *lo = hi + job.n_rows
-    cdef double *sums = lo + job.n_rows
-    cdef double d, d_low
+    cdef double *hi = shift + n
+    cdef double *lo = hi + n
+    cdef double *loss = lo + n
+    cdef double *sums = loss + n
+    cdef ptrdiff_t *y = <ptrdiff_t *>(<char *>largest + size)
     cdef Total total
     cdef fp_mode mode = 0
     with nogil:
@@ -689,12 +710,14 @@ cdef int long_rows(Job *job, int n_threads) except -1:
             for u in range(r * shares, (r + 1) * shares):
                 if largest[u] > shift[r]:
                     shift[r] = largest[u]
-        if job.what & LOSS:                 # before the output, which may be the logits
-            for r in range(job.n_rows):
-                y = label_at(job, r)
-                job.kernels.difference(row_at(job, &job.x, r), max(y, 0), shift[r], &d, &d_low)
-                job.losses[r] = d
-                lo[r] = d_low
+        for r in range(job.n_rows):
+            loss[r] = 0
+            y[r] = label_at(job, r) if job.target_kind else 0
+            if y[r] < 0:
+                job.bad = 1
+                y[r] = 0
+            if job.what & LOSS:         # before the output, which may be the logits
+                job.kernels.difference(row_at(job, &job.x, r), y[r], shift[r], &loss[r], &lo[r])
         with parallel(num_threads=n_threads):
             mode = fp_enter()
             for u in prange(n_units, schedule="static"):
@@ -709,19 +732,15 @@ cdef int long_rows(Job *job, int n_threads) except -1:
             finish(&total)
             if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
                 hi[r] = log_of(job, total)
-                if job.what & LOGSUMEXP:
-                    job.losses[r] = logsumexp_of(job, row_at(job, &job.x, r), shift[r], hi[r])
-                elif job.what & LOSS:
-                    job.losses[r] = (hi[r] - job.losses[r]) - lo[r]
+            if job.what & LOGSUMEXP:
+                loss[r] = logsumexp_of(job, row_at(job, &job.x, r), shift[r], hi[r])
+            elif job.what & LOSS:
+                loss[r] = (hi[r] - loss[r]) - lo[r]
+            keep_number(job, r, loss[r])
             if job.what & (SOFTMAX | GRAD):
                 job.doubles.divide(&job.weight, &total.coarse, &total.fine, 1, &hi[r], &lo[r])
             if job.what & GRAD:
-                y = label_at(job, r)
-                if y < 0:
-                    job.bad = 1
-                else:
-                    job.kernels.exclude(row_at(job, &job.out, r), y, 1, total.coarse,
-                                        total.fine)
+                job.kernels.exclude(row_at(job, &job.out, r), y[r], 1, total.coarse, total.fine)
         fp_leave(mode)
         if job.out.data != NULL:
             with parallel(num_threads=n_threads):
@@ -748,22 +767,22 @@ cdef int describe(Rows *rows, cnp.ndarray array, bint per_class) except -1:
 
 cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
     """Join neighbouring axes of rows that every array strides through as one."""
-    cdef Rows *arrays[3]
-    arrays[0], arrays[1], arrays[2] = &job.x, &job.out, &job.target
+    cdef Rows *arrays[4]
+    arrays[0], arrays[1], arrays[2], arrays[3] = &job.x, &job.out, &job.target, &job.result
     cdef int d, a, k = -1
     cdef bint joined
     for d in range(ndim):
         if shape[d] == 1:
             continue
         joined = k >= 0
-        for a in range(3):
+        for a in range(4):
             if joined and arrays[a].data != NULL:
                 joined = arrays[a].outer[k] == arrays[a].outer[d] * shape[d]
         if not joined:
             k += 1
             job.shape[k] = 1
         job.shape[k] *= shape[d]
-        for a in range(3):
+        for a in range(4):
             arrays[a].outer[k] = arrays[a].outer[d]
     job.ndim = k + 1
     if job.ndim == 0:
@@ -772,7 +791,7 @@ cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
 
 
 cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
-                bint labels) except -1:
+                bint labels, object result=None) except -1:
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
     cdef int kind
     memset(job, 0, sizeof(Job))
@@ -787,6 +806,8 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
     if out is not None:
         describe(&job.out, out, True)
         job.stream = job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES
+    if result is not None:
+        describe(&job.result, result, False)
     if target is not None:
         describe(&job.target, target, not labels)
         kind = ord(target.dtype.kind)
@@ -805,22 +826,15 @@ cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
             and (job.out.data == NULL or job.out.step == job.itemsize))
 
 
-def rowwise(int what, cnp.ndarray x, out, n_threads):
-    """Compute softmax, log_softmax (into `out`) or logsumexp (returned, one float64 a row)."""
+def rowwise(int what, cnp.ndarray x, out, result, n_threads):
+    """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
     cdef Job job
-    set_up(&job, what, x, out, None, False)
+    set_up(&job, what, x, out, None, False, result)
     cdef int threads = thread_count(n_threads, job.n_rows * job.n_classes)
-    cdef cnp.ndarray losses
-    if what & LOGSUMEXP:
-        losses = np.empty(job.n_rows)
-        job.losses = <double *>cnp.PyArray_DATA(losses)
-    else:
-        losses = None
     if long_and_few(&job, threads):
         long_rows(&job, threads)
     else:
         run(&job, threads)
-    return losses
 
 
 def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
@@ -853,54 +867,70 @@ cdef void check_block(Job *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
             job.bad = 1
 
 
-def row_masses(cnp.ndarray x, cnp.ndarray target, n_threads):
-    """Return the sum of each row of a target that is a distribution."""
+cdef double total_mass(cnp.ndarray x, cnp.ndarray target, n_threads) except? -1:
+    """The sum of all entries of a target that is a distribution."""
     cdef Job job
     set_up(&job, MASS, x, None, target, False)
-    masses = np.empty(job.n_rows)
-    job.losses = <double *>cnp.PyArray_DATA(masses)
-    run(&job, thread_count(n_threads, job.n_rows * job.n_classes))
-    return masses
+    return total_loss(&job, thread_count(n_threads, job.n_rows * job.n_classes))
 
 
-def cross_entropy(cnp.ndarray x, cnp.ndarray target, bint labels, out, double weight,
-                  bint want_loss, bint want_rows, n_threads):
-    """Compute losses, and `weight` times their gradient into `out` unless that is None.
+cdef double total_loss(Job *job, int threads) except? -1:
+    """Do all rows; return the sum of their losses, in the one order."""
+    cdef ptrdiff_t n_groups = (job.n_rows + TILE - 1) // TILE
+    cdef bint is_long = long_and_few(job, threads)
+    cdef bint by_row = is_long or job.n_rows < 64 * threads
+    cdef double *numbers = <double *>malloc(
+        sizeof(double) * (job.n_rows if by_row else 2 * n_groups))
+    if numbers == NULL:
+        raise MemoryError("one number for each row cannot be had")
+    if by_row:
+        job.losses = numbers
+    else:
+        job.partial = numbers
+    try:
+        if is_long:
+            long_rows(job, threads)
+        else:
+            run(job, threads)
+        return total_of_rows(numbers, job.n_rows) if by_row else total_of_groups(
+            numbers, n_groups)
+    finally:
+        free(numbers)
 
-    Returns the sum of the losses, or one for each row if `want_rows`; None if a label was
-    out of range.
+
+def cross_entropy(cnp.ndarray x, cnp.ndarray target, bint labels, out, result, double scale,
+                  bint mean, bint want_loss, n_threads):
+    """Compute the gradient times `scale` into `out`, each row's loss into `result`, where
+    these are not None.
+
+    Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
+    None if a label was out of range.
     """
     cdef Job job
     cdef int what = (LOSS if want_loss else 0) | (GRAD if out is not None else 0)
-    set_up(&job, what, x, out, target, labels)
-    job.weight = weight
-    cdef int threads = thread_count(n_threads, job.n_rows * job.n_classes)
-    cdef bint is_long = long_and_few(&job, threads)
-    cdef ptrdiff_t n_groups = (job.n_rows + TILE - 1) // TILE
-    keep = want_rows or is_long or job.n_rows < 64 * threads
-    cdef cnp.ndarray losses = np.empty(job.n_rows if keep else 2 * n_groups)
-    if keep:
-        job.losses = <double *>cnp.PyArray_DATA(losses)
-    else:
-        job.partial = <double *>cnp.PyArray_DATA(losses)
-    if is_long:
-        long_rows(&job, threads)
-    else:
-        run(&job, threads)
-    if job.bad:
-        return None
-    if want_rows or not want_loss:
-        return losses
-    if keep:
-        return fixed_sum(losses)
-    return total_of_groups(<double *>cnp.PyArray_DATA(losses), n_groups)
+    cdef double total, weight = 1
+    cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
+    try:
+        set_up(&job, what, x, out, target, labels, result)
+        job.weight = scale
+        if mean:
+            weight = job.n_rows if labels else total_mass(x, target, n_threads)
+            job.weight = scale / weight if weight != 0 else 0
+        total = total_loss(&job, thread_count(n_threads, job.n_rows * job.n_classes))
+        if job.bad:
+            return None
+        if mean:
+            return total / weight if weight != 0 else NAN
+        return total
+    finally:
+        fp_leave(mode)
 
 
 def exp_of(cnp.ndarray x):
     """Return exp(x) for contiguous x <= 0 as the kernels compute it before anything else is
     done with it, in float64; for the tests of its error."""
     cdef Job job
-    set_up(&job, SOFTMAX, x.reshape(1, -1), None, None, False)
+    set_up(&job, SOFTMAX, x.reshape(1, -1), None, None, False, None)
     cdef cnp.ndarray exps = np.empty_like(x)
     sum_of_exp(&job, cnp.PyArray_BYTES(x), 0, cnp.PyArray_BYTES(exps))
     return np.ldexp(exps.astype(np.float64), -40 if job.itemsize == 4 else -192)

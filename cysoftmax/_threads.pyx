@@ -138,15 +138,6 @@ def default_thread_count():
 cdef int thread_count(object n_threads, ptrdiff_t n_elements) except -1:
     """The number of threads for so much work; ``n_threads`` is None or an upper bound."""
     cdef ptrdiff_t worth = n_elements // ELEMENTS_PER_THREAD
-    cdef ptrdiff_t most
-    if n_threads is not None:
-        if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
-            raise TypeError(
-                f"n_threads must be None or an integer; got {type(n_threads).__name__}")
-        most = min(n_threads.__index__(), 4096)
-        if most < 1:
-            raise ValueError(f"n_threads must be at least 1; got {n_threads}")
-        return max(1, <int>min(worth, most))
     if worth <= 1 or CYSOFTMAX_OPENMP == 0:
         return 1
-    return max(1, <int>min(worth, <ptrdiff_t>default_threads()))
+    return <int>min(worth, <ptrdiff_t>(default_threads() if n_threads is None else n_threads))
