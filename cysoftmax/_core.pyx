@@ -14,8 +14,8 @@ cimport numpy as cnp
 from cython.parallel cimport parallel, prange
 from libc.math cimport INFINITY, NAN, isinf
 from libc.stdint cimport (
-    INT64_MAX, PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
-    uintptr_t)
+    INT64_MAX, PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
+    uint64_t, uintptr_t)
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -116,8 +116,8 @@ cdef struct Job:
     double *losses                  # one for each row, or NULL, besides `result`
     double *partial                 # hi, lo of each group's sum of losses, or NULL
     int bad                         # set if a label was out of range
-    ptrdiff_t row_bytes             # of one row of scratch
-    ptrdiff_t scratch_bytes         # of one thread
+    ptrdiff_t x_at, target_at       # where a thread's scratch has a row for either; the row
+    ptrdiff_t scratch_bytes         # of the output is at its beginning; bytes of one thread
 
 cdef struct Total:                  # of a row, in natural units
     double coarse, fine, error
@@ -412,7 +412,7 @@ cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     """Row i: its output is written, its loss (or its logsumexp) returned."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, y = -1
-    cdef const char *x = contiguous(job, &job.x, i, scratch + 2 * job.row_bytes)
+    cdef const char *x = contiguous(job, &job.x, i, scratch + job.x_at)
     cdef char *e = NULL
     cdef char *a = NULL
     cdef char *out = NULL
@@ -425,7 +425,7 @@ cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
             job.bad = 1
             return 0
     elif job.target_kind:
-        a = offset_from(scratch + job.row_bytes, x)
+        a = offset_from(scratch + job.target_at, x)
         load_distribution(job, i, a)
         mass_of(job, a, &mass)
         if job.what & MASS:
@@ -476,9 +476,9 @@ cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     """Row i of p * (v - sum(p v))."""
-    cdef const char *p = contiguous(job, &job.x, i, scratch)
-    cdef const char *v = contiguous(job, &job.target, i, scratch + job.row_bytes)
-    cdef char *out = scratch + 2 * job.row_bytes
+    cdef const char *p = contiguous(job, &job.x, i, scratch + job.x_at)
+    cdef const char *v = contiguous(job, &job.target, i, scratch + job.target_at)
+    cdef char *out = scratch
     cdef Total s = dot(job, v, p, 0, False)
     if job.out.step == job.itemsize:
         out = row_at(job, &job.out, i)
@@ -592,6 +592,24 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
         add_up(loss, n_rows, job.partial + 2 * group, job.partial + 2 * group + 1)
 
 
+cdef void lay_out_scratch(Job *job) noexcept:
+    """Room for what has to be put side by side, or kept until the sum is known."""
+    cdef ptrdiff_t row = (job.n_classes * job.itemsize // PAGE + 2) * PAGE
+    if tiled(job):
+        job.scratch_bytes = 2 * TILE * row
+        return
+    cdef bint keeps_exps = job.what & (SOFTMAX | GRAD) != 0
+    job.x_at = 0
+    if job.out.data != NULL and (keeps_exps or job.out.step != job.itemsize):
+        job.x_at += row
+    job.target_at = job.x_at
+    if job.x.step != job.itemsize:
+        job.target_at += row
+    job.scratch_bytes = job.target_at
+    if job.target_kind in (c'i', c'u', c'f') or job.what & VJP:
+        job.scratch_bytes += row
+
+
 cdef int run(Job *job, int n_threads) except -1:
     """All rows, in groups that the threads share out among themselves."""
     # Rows of the few are shared out one by one; their losses are then all kept.
@@ -601,18 +619,13 @@ cdef int run(Job *job, int n_threads) except -1:
     cdef char *memory
     cdef fp_mode mode = 0
 
-    cdef double wanted = 3.0 * n_threads * job.n_classes * job.itemsize
-    if wanted > <double>PTRDIFF_MAX / 2:
-        raise MemoryError(f"{wanted:.3g} bytes of scratch cannot be had")
-    job.row_bytes = job.n_classes * job.itemsize + 2 * PAGE
-    job.scratch_bytes = 3 * job.row_bytes
-    if tiled(job):
-        job.scratch_bytes = 2 * TILE * job.n_classes * job.itemsize + 2 * PAGE
+    if job.n_classes > PTRDIFF_MAX // (4 * TILE * n_threads * job.itemsize):
+        raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
+    lay_out_scratch(job)
     memory = <char *>malloc(n_threads * job.scratch_bytes + PAGE)
     if memory == NULL:
         raise MemoryError(f"{n_threads * job.scratch_bytes} bytes of scratch cannot be had")
     scratch = memory + (PAGE - <uintptr_t>memory % PAGE)
-    job.scratch_bytes -= job.scratch_bytes % 64
 
     if n_threads == 1:
         with nogil:
