@@ -21,11 +21,14 @@ help:  ## List the tasks
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing the tools of pyproject.toml (half a minute)"
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@echo "compiling cysoftmax (half a minute)"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps \
+	  --config-settings editable_mode=compat --editable .
 	touch $@
 
 .PHONY: build

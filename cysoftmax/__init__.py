@@ -1,4 +1,10 @@
-"""Softmax, softmax cross-entropy and its gradient for NumPy arrays."""
+"""Softmax, softmax cross-entropy and its gradient for NumPy arrays.
+
+``softmax``, ``log_softmax``, ``logsumexp``: along any axis. ``cross_entropy``,
+``cross_entropy_grad``, ``cross_entropy_with_grad``: the loss, its gradient, or both in one
+pass. ``softmax_vjp``: the softmax Jacobian times a vector. ``show_config``: the instruction
+set and the threads in use.
+"""
 
 from cysoftmax._api import (
     CrossEntropy,
@@ -11,6 +17,8 @@ from cysoftmax._api import (
     softmax_vjp,
 )
 from cysoftmax._config import show_config
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CrossEntropy",

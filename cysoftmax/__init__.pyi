@@ -15,6 +15,8 @@ __all__ = [
     "softmax_vjp",
 ]
 
+__version__: str
+
 _Real = NDArray[np.float32] | NDArray[np.float64]
 _Reduction = Literal["mean", "sum", "none"]
 

@@ -24,9 +24,12 @@ SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = 1, 2, 4  # as in _core.pyx
 
 
 class CrossEntropy(NamedTuple):
-    """What `cross_entropy_with_grad` returns."""
+    """The result of `cross_entropy_with_grad`: ``loss, grad = ...``, or by name.
 
-    loss: "float | np.ndarray"
+    The loss is a float, or an array of one for each row with ``reduction="none"``.
+    """
+
+    loss: float | np.ndarray
     grad: np.ndarray
 
 
@@ -304,14 +307,16 @@ def cross_entropy(
     {options}
     {reduction}
     out : ndarray, optional
-        With ``reduction="none"``: where to put the losses.
+        With ``reduction="none"``: where to put the losses, of the dtype of the logits
+        (float64 for integers) and of their shape without `axis`.
     {n_threads}
 
     Returns
     -------
     float or ndarray
         In nats. A float, computed in float64, for "mean" and "sum"; for "none" an array of the
-        dtype of the logits and of their shape without `axis`. The mean over no rows is NaN.
+        dtype of the logits and of their shape without `axis`. The mean over no rows, or over
+        ignored ones only, is NaN.
 
     Raises
     ------
@@ -324,12 +329,12 @@ def cross_entropy(
     Notes
     -----
     For an index y the loss of a row is ``log1p(rest) - (x[y] - max(x))``, where `rest` is the
-    sum of ``exp(x - max(x))`` over all classes but the largest. Neither part is ever negative,
+    sum of ``exp(x - max(x))`` over all classes but the one with the maximum. Neither part is ever negative,
     so nothing cancels: at most 4 ulp of the dtype of the logits, in confident rows too. The
     rows are added up in float64, in a fixed order and with the errors carried along.
 
-    {order} An index, the 0/1 row and the distribution that say the same thing give the same
-    bits.
+    {order}
+    {same_targets}
 
     A target class at logit -inf has loss +inf; classes of no mass count for nothing, at -inf
     too.
@@ -455,6 +460,8 @@ def cross_entropy_with_grad(
 
     Returns
     -------
+    CrossEntropy
+        A named tuple of `loss` and `grad`.
     loss : float or ndarray
         As of `cross_entropy`.
     grad : ndarray
@@ -473,8 +480,8 @@ def cross_entropy_with_grad(
     accuracy. Entries for an index are at most 4 ulp from the exact result, those of the other
     classes 2 ulp before the factor ``scale / N``.
 
-    {order} An index, the 0/1 row and the distribution that say the same thing give the same
-    bits.
+    {order}
+    {same_targets}
 
     References
     ----------
@@ -516,7 +523,7 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     p : array_like of float32, float64 or integers
         Probabilities: the result of `softmax`. They are taken as they come.
     v : array_like
-        Vectors, of the shape and dtype of `p`.
+        Vectors, of the shape of `p` and, if an array, of its dtype.
     {axis}
     {out}
     {n_threads}
@@ -548,9 +555,15 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     >>> import cysoftmax
     >>> cysoftmax.softmax_vjp(np.array([0.25, 0.75]), np.array([1.0, 3.0]))
     array([-0.375,  0.375])
+
+    The Hessian of the mean cross-entropy of N rows times V, with respect to the logits:
+
+    >>> X, V = np.zeros((4, 2)), np.tile([1.0, 0.0], (4, 1))
+    >>> cysoftmax.softmax_vjp(cysoftmax.softmax(X), V)[0] / len(X)
+    array([ 0.0625, -0.0625])
     """
     p = check_logits(p, "p")
-    v = check_logits(v, "v")
+    v = check_logits(v if hasattr(v, "dtype") else np.asarray(v, p.dtype), "v")
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
     if v.shape != p.shape:

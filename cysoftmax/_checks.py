@@ -21,6 +21,8 @@ def check_not_yet(**options):
 
 def as_array(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask; got a masked array (see its method filled)")
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -52,7 +54,10 @@ def check_logits(value, name="x"):
     elif kind == "f" and array.dtype.itemsize in (4, 8):
         dtype = REAL[array.dtype.itemsize == 8]
     else:
-        raise TypeError(f"{name} must be float32, float64 or integer; got dtype {array.dtype}")
+        came = "" if array is value else f"{type(value).__name__}, "
+        raise TypeError(
+            f"{name} must be float32, float64 or integer; got {came}dtype {array.dtype}"
+        )
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension; got a scalar")
     return native(array, dtype)
@@ -146,6 +151,8 @@ def check_target(value, x, axis):
         raise NotImplementedError("a sparse target is not implemented yet")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise IndexError(f"target must lie in [0, {x.shape[axis]}); got {value}")
+    if value is None:
+        raise TypeError("target must be class indices or a distribution; got None")
     target = as_array(value, "target")
     kind = target.dtype.kind
     rows = x.shape[:axis] + x.shape[axis + 1 :]

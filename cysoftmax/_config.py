@@ -2,10 +2,10 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+import cysoftmax
 from cysoftmax import _core, _threads
 
 
@@ -43,12 +43,8 @@ def show_config(mode="stdout"):
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts'; got {mode!r}")
-    try:
-        installed = version("cysoftmax")
-    except PackageNotFoundError:  # used from its source tree
-        installed = "not installed"
     config = {
-        "cysoftmax": {"version": installed, "numpy": np.__version__},
+        "cysoftmax": {"version": cysoftmax.__version__, "numpy": np.__version__},
         "instruction set": {"in use": _core.active_isa(), "available": _core.available_isas()},
         "threads": {
             "default": _threads.default_thread_count(),

@@ -32,8 +32,9 @@ logits : array_like of float32, float64 or integers
         Either class indices, of the shape of `logits` without `axis`, of any integer dtype
         (an int for 1-D logits); or a distribution for each row, of the shape of `logits`: a
         0/1 matrix of bool, integers or floats, or probabilities. It need not sum to one. A
-        row of zeros is ignored: no loss, no weight, no gradient. float64 distributions are
-        rounded to float32 for float32 logits.""",
+        row of zeros is ignored: no loss, no weight, no gradient. Entries should be >= 0 and
+        finite, which is not checked: the formulas are applied to what comes. float64
+        distributions are rounded to float32 for float32 logits.""",
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
         "mean" divides by the sum of the weights of the rows, which is 1 for an index and the
@@ -73,6 +74,8 @@ TypeError
 The result of a row depends on that row alone, to the last bit: not on the number of
     threads, the other rows, the memory layout or `axis`, nor on which of the instruction sets
     with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
+    "same_targets": """\
+An index, the 0/1 row and the distribution that say the same thing give the same bits.""",
 }
 
 

@@ -147,8 +147,8 @@ def draw_mistakes(figure, params, pixels, labels, count=6):
         below.set(ylim=(0, 1), xticks=range(N_CLASSES), yticks=(0, 0.5, 1), xlabel="digit")
         below.spines[["top", "right"]].set_visible(False)
     axes[1, 0].set_ylabel("probability")
-    title = f"The worst of {len(wrong)} mistakes on {len(labels)} test digits"
-    figure.suptitle(f"{title} (blue: true, orange: predicted)", weight="bold")
+    title = f"The {count} costliest of {len(wrong)} mistakes on {len(labels)} test digits"
+    figure.suptitle(f"{title} (blue: true, orange: predicted, grey: others)", weight="bold")
 
 
 def draw(path, params, history, test):

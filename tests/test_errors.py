@@ -67,8 +67,8 @@ def test_logits_of_a_wrong_dtype_are_a_type_error(name, dtype):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_logits_that_are_no_array_are_a_type_error(name, value):
     function, arguments, argument = FUNCTIONS[name]
-    dtype = np.asarray(value).dtype
-    message = f"{argument} must be float32, float64 or integer; got dtype {dtype}"
+    came = f"{type(value).__name__}, dtype {np.asarray(value).dtype}"
+    message = f"{argument} must be float32, float64 or integer; got {came}"
     fails(TypeError, message, function, value, *arguments[1:])
 
 
@@ -124,6 +124,25 @@ def test_a_v_of_a_wrong_dtype_is_a_type_error(dtype):
     with pytest.raises(TypeError, match=r"^v must .*; got ") as error:
         cysoftmax.softmax_vjp(X, v)
     assert str(v.dtype) in str(error.value)
+
+
+def test_a_v_that_is_a_list_is_taken_in_the_dtype_of_p():
+    result = cysoftmax.softmax_vjp(X.astype(np.float32), MASSES.tolist())
+    assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_masked_array_is_a_type_error(name):
+    function, arguments, argument = FUNCTIONS[name]
+    masked = np.ma.masked_array(X, X > 0)
+    with pytest.raises(TypeError, match=rf"^{argument} must have no mask; got a masked array"):
+        function(masked, *arguments[1:])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_target_is_a_type_error(name):
+    message = "target must be class indices or a distribution; got None"
+    fails(TypeError, message, FUNCTIONS[name][0], X.copy(), None)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3,), (4,), (1, 4), (3, 1), (3, 4, 1)])

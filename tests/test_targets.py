@@ -181,7 +181,7 @@ def test_labels_that_are_not_integers_are_a_type_error(function, dtype):
     assert str(np.dtype(dtype)) in str(error.value)
 
 
-@pytest.mark.parametrize("label", [1.0, True, np.float32(1), np.True_, None, "1"])
+@pytest.mark.parametrize("label", [1.0, True, np.float32(1), np.True_, "1"])
 def test_a_label_of_one_row_that_is_not_an_integer_is_a_type_error(label):
     with pytest.raises(TypeError, match=r"^target must hold integers"):
         cross_entropy(np.ones(3), label)
