@@ -200,6 +200,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     array([1000.69314718,    0.        ])
     """
     check_not_yet(where=(where, None))
+    keepdims = bool(keepdims)
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
     n_threads = check_threads(n_threads)
@@ -207,7 +208,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     given = out
     if out is not None:
         check_out(out, x.shape[:axis] + (1,) * keepdims + x.shape[axis + 1 :], x.dtype)
-        given = out.squeeze(axis) if keepdims else out
+        given = np.asarray(out).squeeze(axis) if keepdims else out
     work = workspace(rows, given)
     if x.size:
         last = np.moveaxis(x, axis, -1)
@@ -563,7 +564,10 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     array([ 0.0625, -0.0625])
     """
     p = check_logits(p, "p")
-    v = check_logits(v if hasattr(v, "dtype") else np.asarray(v, p.dtype), "v")
+    bare = isinstance(v, list | tuple)
+    v = check_logits(v, "v")
+    if bare:  # Python numbers have no dtype of their own
+        v = v.astype(p.dtype)
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
     if v.shape != p.shape:

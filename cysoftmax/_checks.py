@@ -23,7 +23,7 @@ def as_array(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must have no mask; got a masked array (see its method filled)")
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return value
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
@@ -104,6 +104,7 @@ def apart_from(array, out):
 
 def workspace(like, out):
     """Return the array to compute into: ``out``, if the core can write it, or a new one."""
+    out = None if out is None else np.asarray(out)
     if out is not None and out.dtype == like.dtype and out.flags.aligned:
         return out
     return np.empty_like(like, subok=False)

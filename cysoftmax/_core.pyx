@@ -93,6 +93,8 @@ cdef enum:
     MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
+    TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
+    FETCH_BYTES = 1 << 18   # the next row is fetched early if rows are not larger
     PAGE = 4096
 
 cdef struct Rows:
@@ -118,6 +120,8 @@ cdef struct Job:
     int bad                         # set if a label was out of range
     ptrdiff_t x_at, target_at       # where a thread's scratch has a row for either; the row
     ptrdiff_t scratch_bytes         # of the output is at its beginning; bytes of one thread
+    ptrdiff_t exp_bytes             # from one row of exps to the next
+    int together                    # so many rows are worked on by do_rows
 
 cdef struct Total:                  # of a row, in natural units
     double coarse, fine, error
@@ -127,6 +131,8 @@ cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept
     """Where row i begins."""
     cdef char *place = rows.data
     cdef int d
+    if job.ndim == 1:
+        return place + i * rows.outer[0]
     for d in range(job.ndim - 1, 0, -1):
         place += (i % job.shape[d]) * rows.outer[d]
         i //= job.shape[d]
@@ -307,16 +313,81 @@ cdef inline ptrdiff_t chunks(ptrdiff_t n) noexcept nogil:
     return (n + CHUNK - 1) // CHUNK
 
 
-cdef inline Total sum_of_exp(const Job *job, const char *x, double shift,
+cdef struct Group:              # up to 16 rows, and what each of them boils down to
+    ptrdiff_t first
+    int n_rows
+    ptrdiff_t[TILE] y           # its label
+    double[TILE] mass           # what its target sums to: 1 for a label
+    double[TILE] shift, coarse, fine, log_total
+    double[TILE] hi, lo         # what its exps are multiplied with
+    double[TILE] loss           # its loss, or its logsumexp, or 0
+
+
+cdef inline bint distribution(const Job *job) noexcept nogil:
+    """Whether the target is a distribution for each row."""
+    return job.target_kind in (c'i', c'u', c'f')
+
+
+cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noexcept nogil:
+    """Read the labels of the rows. A row whose label is out of range gets class 0, and the call
+    an error in the end."""
+    cdef int r
+    g.first = first
+    g.n_rows = n_rows
+    for r in range(TILE):
+        g.y[r] = 0
+        g.mass[r] = 1
+        g.loss[r] = 0
+    if job.target_kind in (c'I', c'U'):
+        for r in range(n_rows):
+            g.y[r] = label_at(job, first + r)
+            if g.y[r] < 0:
+                job.bad = 1
+                g.y[r] = 0
+
+
+cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
+    """From the sums: log(total) = log(1 + rest) and weight / total. The largest term is exactly
+    1, and rest what else there is, to full relative accuracy however small it is."""
+    cdef double weight[TILE]
+    cdef int r
+    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
+        for r in range(TILE):
+            g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
+        job.doubles.log1p(g.log_total, g.n_rows)
+    if job.what & (SOFTMAX | GRAD):
+        for r in range(TILE):
+            weight[r] = g.mass[r] * job.weight
+        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
+
+
+cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x) noexcept nogil:
+    """log(total) - (x - shift), for the label's logit x; neither part is negative."""
+    cdef double hi, lo
+    job.kernels.difference(x, 0, g.shift[r], &hi, &lo)
+    return (g.log_total[r] - hi) - lo
+
+
+cdef inline double expected_loss(const Job *job, const Group *g, int r, const char *x,
+                                 const char *a) noexcept nogil:
+    """The same for a distribution: mass log(total) - sum a (x - shift)."""
+    cdef Total expected = dot(job, a, x, g.shift[r], True)
+    if not -INFINITY < expected.coarse < INFINITY:
+        expected = careful_dot(job, a, x, g.shift[r])
+    return (g.mass[r] * g.log_total[r] - expected.coarse) - expected.fine
+
+
+cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
                              char *e) noexcept nogil:
-    """sum exp(x - shift) over the classes; each exp goes to e, unless that is NULL."""
+    """sum exp(x - shift) over the classes; each exp goes to e, unless that is NULL. The row at
+    `next` is fetched from memory on the way, unless that is NULL."""
     cdef Total total = Total(0, 0, 0)
     cdef double coarse, fine
     cdef ptrdiff_t b, at
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
         job.kernels.exp_sum(x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
-                            e + at if e != NULL else NULL, &coarse, &fine)
+                            next + at if next != NULL else NULL, e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
     finish(&total)
     return total
@@ -344,7 +415,7 @@ cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
     return shift + log_total
 
 
-cdef inline void mass_of(const Job *job, const char *a, double *hi) noexcept nogil:
+cdef inline double mass_of(const Job *job, const char *a) noexcept nogil:
     """The sum of a distribution's entries."""
     cdef Total total = Total(0, 0, 0)
     cdef double coarse, fine
@@ -354,7 +425,7 @@ cdef inline void mass_of(const Job *job, const char *a, double *hi) noexcept nog
                         min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), &coarse, &fine)
         add(&total, coarse, fine)
     finish(&total)
-    hi[0] = total.coarse + total.fine
+    return total.coarse + total.fine
 
 
 cdef Total dot(const Job *job, const char *a, const char *x, double shift,
@@ -402,76 +473,88 @@ cdef inline void store_row(const Job *job, ptrdiff_t i, const char *row) noexcep
                job.itemsize)
 
 
+cdef inline void fill_row(const Job *job, ptrdiff_t i) noexcept nogil:
+    """Zeros for the gradient of a row without a target."""
+    cdef ptrdiff_t c
+    cdef char *place
+    if job.out.data != NULL:
+        place = row_at(job, &job.out, i)
+        for c in range(job.n_classes):
+            memset(place + c * job.out.step, 0, job.itemsize)
+
+
 cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
     """Half a page away from x modulo a page: a load of x that has the same low address bits
     as a store still under way would have to wait for it (3.5 times slower when measured)."""
     return scratch + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>scratch) % PAGE & ~<uintptr_t>63)
 
 
-cdef double do_row(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
-    """Row i: its output is written, its loss (or its logsumexp) returned."""
+cdef inline const char *next_row(const Job *job, ptrdiff_t i) noexcept nogil:
+    """The row after row i, if it is worth fetching while that one is worked on: if it is read
+    where it is, and both fit into the L2 cache."""
+    if i + 1 == job.n_rows or job.x.step != job.itemsize or (
+            job.n_classes > FETCH_BYTES // job.itemsize):
+        return NULL
+    return row_at(job, &job.x, i + 1)
+
+
+cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
+    """A group's rows, one after the other: outputs are written, losses left in the group.
+
+    In three steps, so that the few numbers of all its rows are worked on together.
+    """
     cdef const Kernels *k = job.kernels
-    cdef ptrdiff_t n = job.n_classes, y = -1
-    cdef const char *x = contiguous(job, &job.x, i, scratch + job.x_at)
-    cdef char *e = NULL
+    cdef const char *x[TILE]
+    cdef char *e[TILE]
     cdef char *a = NULL
-    cdef char *out = NULL
-    cdef double mass = 1, loss = 0, log_total = 0, hi, lo, weight, shift
-    cdef Total total, expected
+    cdef char *out
+    cdef ptrdiff_t n = job.n_classes
+    cdef Total total
+    cdef int r
 
-    if job.target_kind in (c'I', c'U'):
-        y = label_at(job, i)
-        if y < 0:
-            job.bad = 1
-            return 0
-    elif job.target_kind:
-        a = offset_from(scratch + job.target_at, x)
-        load_distribution(job, i, a)
-        mass_of(job, a, &mass)
-        if job.what & MASS:
-            return mass
-    if job.out.data != NULL:
-        out = row_at(job, &job.out, i) if job.out.step == job.itemsize else scratch
+    if distribution(job):                       # then the group is one row
+        a = scratch + job.target_at
+        load_distribution(job, g.first, a)
+        g.mass[0] = mass_of(job, a)
+        if job.what & MASS or g.mass[0] == 0 and all_zero(job, a):
+            g.loss[0] = g.mass[0]
+            fill_row(job, g.first)
+            return
+
+    for r in range(g.n_rows):
+        x[r] = contiguous(job, &job.x, g.first + r, scratch + job.x_at)
+        e[r] = NULL
         if job.what & (SOFTMAX | GRAD):
-            e = offset_from(scratch, x)
-            if job.out.step != job.itemsize:
-                out = e
-        if a != NULL and mass == 0 and all_zero(job, a):    # a row without a target
-            memset(out, 0, n * job.itemsize)
-            if job.out.step != job.itemsize:
-                store_row(job, i, out)
-            return 0
-    elif a != NULL and mass == 0 and all_zero(job, a):
-        return 0
-
-    shift = k.max(x, n)
-    total = sum_of_exp(job, x, shift, e)
-    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
-        log_total = log_of(job, total)
+            e[r] = offset_from(scratch, x[0]) + r * job.exp_bytes
+        g.shift[r] = k.max(x[r], n)
+        total = sum_of_exp(job, x[r], g.shift[r], next_row(job, g.first + r), e[r])
+        g.coarse[r] = total.coarse
+        g.fine[r] = total.fine
+    finish_group(job, g)
+    for r in range(g.n_rows):
         if job.what & LOGSUMEXP:
-            loss = logsumexp_of(job, x, shift, log_total)
-        elif y >= 0:
-            k.difference(x, y, shift, &hi, &lo)
-            loss = (log_total - hi) - lo
-        elif a != NULL:
-            expected = dot(job, a, x, shift, True)
-            if not -INFINITY < expected.coarse < INFINITY:
-                expected = careful_dot(job, a, x, shift)
-            loss = (mass * log_total - expected.coarse) - expected.fine
-
-    if job.what & LOG_SOFTMAX:
-        k.log(x, n, shift, log_total, out, job.stream)
-    elif e != NULL:
-        weight = mass * job.weight
-        job.doubles.divide(&weight, &total.coarse, &total.fine, 1, &hi, &lo)
-        if y >= 0:
-            k.exclude(e, y, 1, total.coarse, total.fine)
-        elif a != NULL:
-            k.exclude_major(e, a, n, mass, total.coarse, total.fine)
-        k.scale(e, n, hi, lo, a, job.weight, out, job.stream)
-    if out != NULL and job.out.step != job.itemsize:
-        store_row(job, i, out)
-    return loss
+            g.loss[r] = logsumexp_of(job, x[r], g.shift[r], g.log_total[r])
+        elif job.what & LOSS and a == NULL:
+            g.loss[r] = loss_of(job, g, r, x[r] + g.y[r] * job.itemsize)
+        elif job.what & LOSS:
+            g.loss[r] = expected_loss(job, g, r, x[r], a)
+        if job.out.data == NULL:
+            continue
+        out = row_at(job, &job.out, g.first + r)
+        if job.out.step != job.itemsize:
+            out = scratch
+        if job.what & LOG_SOFTMAX:
+            k.log(x[r], n, g.shift[r], g.log_total[r], out, job.stream)
+        else:
+            if a != NULL:
+                k.exclude_major(e[r], a, n, g.mass[r], g.coarse[r], g.fine[r])
+            elif job.what & GRAD:
+                k.exclude(e[r], g.y[r], 1, g.coarse[r], g.fine[r])
+            if job.out.step != job.itemsize:
+                out = e[r]
+            k.scale(e[r], n, g.hi[r], g.lo[r], a, job.weight, out, job.stream)
+        if job.out.step != job.itemsize:
+            store_row(job, g.first + r, out)
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
@@ -489,81 +572,69 @@ cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
 
 # ---------------------------------------------------------------- sixteen rows
 
-cdef void do_tile(Job *job, char *tile, ptrdiff_t first, int n_rows,
-                  double *loss) noexcept nogil:
-    """The rows first ... first + n_rows - 1, side by side; the same formulas as do_row."""
+cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
+    """A group's rows side by side; the same formulas as in do_rows."""
     cdef const Kernels *k = job.kernels
     cdef const void *x[TILE]
     cdef void *out[TILE]
-    cdef double[TILE] shift, coarse, fine, rest, weight, hi, lo
-    cdef Total[TILE] total
-    cdef ptrdiff_t[TILE] y
+    cdef Total total[TILE]
     cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
-    cdef double d, d_low
+    cdef char *logits = tile + n * TILE * step      # kept for log_softmax
     cdef int r
 
-    for r in range(n_rows):
-        loss[r] = 0
     for r in range(TILE):       # a tile that is not full is filled up with its first row
-        x[r] = row_at(job, &job.x, first + (r if r < n_rows else 0))
-        weight[r] = job.weight
+        x[r] = row_at(job, &job.x, g.first + (r if r < g.n_rows else 0))
     k.tile_load(x, job.x.step // step, n, tile)
-    k.tile_max(tile, n, shift)
-
+    k.tile_max(tile, n, g.shift)
     if job.what & LOG_SOFTMAX:
-        memcpy(tile + n * TILE * step, tile, n * TILE * step)
-    for r in range(TILE):
-        total[r] = Total(0, 0, 0)
-    for b in range(chunks(n)):
-        k.tile_exp_sum(tile + b * CHUNK * TILE * step, min(<ptrdiff_t>CHUNK, n - b * CHUNK),
-                       shift, coarse, fine)
-        for r in range(TILE):
-            add(&total[r], coarse[r], fine[r])
-    for r in range(TILE):
-        finish(&total[r])
-        coarse[r] = total[r].coarse
-        fine[r] = total[r].fine
-        rest[r] = (coarse[r] - 1) + fine[r]
+        memcpy(logits, tile, n * TILE * step)
 
-    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
-        job.doubles.log1p(rest, TILE)
-    if job.target_kind:
-        for r in range(n_rows):
-            y[r] = label_at(job, first + r)
-            if y[r] < 0:
-                job.bad = 1
-                y[r] = 0
-            if job.what & LOSS:
-                k.difference(<const char *>x[r] + y[r] * job.x.step, 0, shift[r], &d, &d_low)
-                loss[r] = (rest[r] - d) - d_low
-            if job.what & GRAD:
-                k.exclude(tile + r * step, y[r], TILE, coarse[r], fine[r])
+    k.tile_exp_sum(tile, min(n, <ptrdiff_t>CHUNK), g.shift, g.coarse, g.fine)
+    if n > CHUNK:
+        for r in range(TILE):
+            total[r] = Total(g.coarse[r], g.fine[r], 0)
+        for b in range(1, chunks(n)):
+            k.tile_exp_sum(tile + b * CHUNK * TILE * step, min(<ptrdiff_t>CHUNK, n - b * CHUNK),
+                           g.shift, g.coarse, g.fine)
+            for r in range(TILE):
+                add(&total[r], g.coarse[r], g.fine[r])
+        for r in range(TILE):
+            finish(&total[r])
+            g.coarse[r] = total[r].coarse
+            g.fine[r] = total[r].fine
+    finish_group(job, g)
+
+    if job.what & LOSS:
+        for r in range(g.n_rows):
+            g.loss[r] = loss_of(job, g, r, <const char *>x[r] + g.y[r] * job.x.step)
     elif job.what & LOGSUMEXP:
-        for r in range(n_rows):
-            loss[r] = shift[r] + rest[r]
-            if isinf(shift[r]):
-                loss[r] = logsumexp_of(
-                    job, contiguous(job, &job.x, first + r, tile), shift[r], rest[r])
+        for r in range(g.n_rows):
+            g.loss[r] = g.shift[r] + g.log_total[r]
+            if isinf(g.shift[r]):
+                g.loss[r] = logsumexp_of(job, contiguous(job, &job.x, g.first + r, tile),
+                                         g.shift[r], g.log_total[r])
     if job.out.data == NULL:
         return
     if job.what & LOG_SOFTMAX:
-        tile += n * TILE * step
-        k.tile_log(tile, n, shift, rest)
+        tile = logits
+        k.tile_log(tile, n, g.shift, g.log_total)
     else:
-        job.doubles.divide(weight, coarse, fine, TILE, hi, lo)
-        k.tile_scale(tile, n, hi, lo)
-    for r in range(n_rows):
-        out[r] = row_at(job, &job.out, first + r)
-    for r in range(n_rows, TILE):
+        if job.what & GRAD:
+            for r in range(g.n_rows):
+                k.exclude(tile + r * step, g.y[r], TILE, g.coarse[r], g.fine[r])
+        k.tile_scale(tile, n, g.hi, g.lo)
+    for r in range(g.n_rows):
+        out[r] = row_at(job, &job.out, g.first + r)
+    for r in range(g.n_rows, TILE):
         out[r] = out[0]
-    k.tile_store(tile, n, out, job.out.step // step, n_rows)
+    k.tile_store(tile, n, out, job.out.step // step, g.n_rows)
 
 
 # ---------------------------------------------------------------- loops over rows
 
 cdef inline bint tiled(const Job *job) noexcept nogil:
     """Whether sixteen rows at a time are faster: short rows, or strided ones that fit."""
-    if job.what & (VJP | MASS) or job.target_kind in (c'i', c'u', c'f'):
+    if job.what & (VJP | MASS) or distribution(job):
         return False
     if job.x.step % job.itemsize or (job.out.data != NULL and job.out.step % job.itemsize):
         return False
@@ -577,17 +648,25 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
     cdef double[TILE] loss
     cdef ptrdiff_t first = group * group_rows
     cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
-    if tiled(job):
-        do_tile(job, scratch, first, n_rows, loss)
-    else:
+    if job.what & VJP:
         for r in range(n_rows):
-            loss[r] = 0
-            if job.what & VJP:
-                do_vjp(job, scratch, first + r)
-            else:
-                loss[r] = do_row(job, scratch, first + r)
-    for r in range(n_rows):
-        keep_number(job, first + r, loss[r])
+            do_vjp(job, scratch, first + r)
+        return
+    cdef Group g
+    if tiled(job):
+        open_group(job, &g, first, n_rows)
+        do_tile(job, scratch, &g)
+        memcpy(loss, g.loss, sizeof(loss))
+    else:
+        r = 0
+        while r < n_rows:
+            open_group(job, &g, first + r, min(job.together, n_rows - r))
+            do_rows(job, scratch, &g)
+            memcpy(loss + r, g.loss, g.n_rows * sizeof(double))
+            r += job.together
+    if job.losses != NULL or job.result.data != NULL:
+        for r in range(n_rows):
+            keep_number(job, first + r, loss[r])
     if job.partial != NULL:
         add_up(loss, n_rows, job.partial + 2 * group, job.partial + 2 * group + 1)
 
@@ -600,13 +679,19 @@ cdef void lay_out_scratch(Job *job) noexcept:
         return
     cdef bint keeps_exps = job.what & (SOFTMAX | GRAD) != 0
     job.x_at = 0
+    job.together = 1
+    job.exp_bytes = (job.n_classes * job.itemsize + 63) // 64 * 64
+    if (job.exp_bytes * TILE <= TOGETHER_BYTES and not distribution(job)
+            and job.x.step == job.itemsize
+            and (job.out.data == NULL or job.out.step == job.itemsize)):
+        job.together = TILE
     if job.out.data != NULL and (keeps_exps or job.out.step != job.itemsize):
-        job.x_at += row
+        job.x_at += row if job.together == 1 else TILE * job.exp_bytes + 2 * PAGE
     job.target_at = job.x_at
     if job.x.step != job.itemsize:
         job.target_at += row
     job.scratch_bytes = job.target_at
-    if job.target_kind in (c'i', c'u', c'f') or job.what & VJP:
+    if distribution(job) or job.what & VJP:
         job.scratch_bytes += row
 
 
@@ -679,7 +764,7 @@ cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, doub
         if job.what & (SOFTMAX | GRAD):
             e = row_at(job, &job.out, s.row) + at
         job.kernels.exp_sum(row_at(job, &job.x, s.row) + at, min(<ptrdiff_t>CHUNK, s.end - c),
-                            shift, e, sums, sums + 1)
+                            shift, NULL, e, sums, sums + 1)
         sums += 2
 
 
@@ -818,8 +903,11 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
     describe(&job.x, x, True)
     if out is not None:
         describe(&job.out, out, True)
-        job.stream = job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES
+        job.stream = (job.out.step == job.itemsize
+                      and job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES)
     if result is not None:
+        if cnp.PyArray_NDIM(result) != ndim:
+            raise RuntimeError("result must have one number for each row")
         describe(&job.result, result, False)
     if target is not None:
         describe(&job.target, target, not labels)
@@ -945,5 +1033,5 @@ def exp_of(cnp.ndarray x):
     cdef Job job
     set_up(&job, SOFTMAX, x.reshape(1, -1), None, None, False, None)
     cdef cnp.ndarray exps = np.empty_like(x)
-    sum_of_exp(&job, cnp.PyArray_BYTES(x), 0, cnp.PyArray_BYTES(exps))
+    sum_of_exp(&job, cnp.PyArray_BYTES(x), 0, NULL, cnp.PyArray_BYTES(exps))
     return np.ldexp(exps.astype(np.float64), -40 if job.itemsize == 4 else -192)

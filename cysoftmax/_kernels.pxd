@@ -8,8 +8,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil
-        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, void *e, double *coarse,
-                        double *fine) noexcept nogil
+        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const void *next, void *e,
+                        double *coarse, double *fine) noexcept nogil
         void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a,
                       double weight, void *out, bint stream) noexcept nogil
         void (*log)(const void *x, ptrdiff_t n, double shift, double log_total, void *out,

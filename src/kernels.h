@@ -33,9 +33,9 @@ typedef struct {
     /* The largest x[i] that is not NaN; -inf if there is none. */
     double (*max)(const void *x, ptrdiff_t n);
     /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
-       that is NULL. */
-    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, void *e, double *coarse,
-                    double *fine);
+       that is NULL. Meanwhile the n reals at `next` are fetched, unless that is NULL. */
+    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const void *next, void *e,
+                    double *coarse, double *fine);
     /* out = e (hi + lo) - a weight, where e is from exp_sum and a may be NULL for none */
     void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a, double weight,
                   void *out, int stream);

@@ -302,7 +302,7 @@ static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n) {
     r->sum = sum_of_others(r, -1);
     r->logits = reals(s, r->x, n);
     r->e = reals(s, NULL, n);
-    s->k->exp_sum(r->logits, n, r->shift, r->e, &r->coarse, &r->fine);
+    s->k->exp_sum(r->logits, n, r->shift, NULL, r->e, &r->coarse, &r->fine);
 }
 
 static void divide(const subject *s, double weight, const row *r, double *hi, double *lo) {
@@ -361,9 +361,9 @@ static void rest_of_a_confident_row_keeps_its_accuracy(const subject *s, const r
 static void sums_are_the_same_without_e_and_in_place(const subject *s, const row *r) {
     void *x = copy(s, r->logits, r->n);
     double coarse, fine;
-    s->k->exp_sum(x, r->n, r->shift, NULL, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
-    s->k->exp_sum(x, r->n, r->shift, x, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, NULL, x, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, x, r->e, r->n));
 }
@@ -371,7 +371,7 @@ static void sums_are_the_same_without_e_and_in_place(const subject *s, const row
 static void exp_sum_writes_nothing_else(const subject *s, const row *r) {
     double coarse, fine;
     void *out = guarded(s, r->n, r->n % 16);
-    s->k->exp_sum(r->logits, r->n, r->shift, out, &coarse, &fine);
+    s->k->exp_sum(r->logits, r->n, r->shift, NULL, out, &coarse, &fine);
     CHECK_ROW(canaries_live(s, out, r->n) && same_reals(s, out, r->e, r->n));
 }
 
@@ -410,7 +410,7 @@ static void sum_of_exp_is_nan_where_softmax_is(const subject *s) {
             for (ptrdiff_t i = 0; i < n; i++)
                 if (i == c || BAD[b] == -HUGE_VAL) x[i] = BAD[b];
             void *logits = reals(s, x, n), *e = reals(s, NULL, n);
-            s->k->exp_sum(logits, n, s->k->max(logits, n), e, &coarse, &fine);
+            s->k->exp_sum(logits, n, s->k->max(logits, n), NULL, e, &coarse, &fine);
             CHECK(isnan(coarse + fine) && isnan(get(s, e, c)), n);
         }
 }
@@ -799,7 +799,7 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
-        s->k->exp_sum(t->rows[r], t->n, t->shift[r], e, &coarse, &fine);
+        s->k->exp_sum(t->rows[r], t->n, t->shift[r], NULL, e, &coarse, &fine);
         CHECK(same_bits(t->coarse[r], coarse) && same_bits(t->fine[r], fine), t->n);
         CHECK(row_of_tile_is(s, t->tile, r, e, t->n), t->n);
         t->log[r] = log_total(s, coarse, fine);
@@ -940,7 +940,7 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     const void *logits = reals(s, x, n);
     const double shift = s->k->max(logits, n);
     hash(h, shift);
-    s->k->exp_sum(logits, n, shift, e, &coarse, &fine);
+    s->k->exp_sum(logits, n, shift, NULL, e, &coarse, &fine);
     hash_pair(h, &coarse, &fine, 1);
     hash_reals(s, h, e, n);
     s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
