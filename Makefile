@@ -8,7 +8,7 @@ SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.p
 C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c)
 C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Werror -Isrc
 # Of what tests/test_kernels.c computes, on every instruction set with fused multiply-add.
-BITS := 5d87adef0f8e3c1a
+BITS := 64a421e6b1fe84a5
 # What a variant of the build starts from: the sources, without what was built in place.
 VARIANT_FILES := setup.py pyproject.toml README.md LICENSE MANIFEST.in cysoftmax src
 
@@ -57,7 +57,7 @@ build/test_kernels: $(C_FILES)
 
 .PHONY: test-aarch64
 test-aarch64:  ## Test the NEON kernels under qemu-user, against the bits of this machine
-	@command -v aarch64-linux-gnu-gcc qemu-aarch64 >/dev/null || { echo \
+	@{ command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64; } >/dev/null || { echo \
 	  "needs aarch64-linux-gnu-gcc and qemu-aarch64 (Debian: gcc-aarch64-linux-gnu" \
 	  "libc6-dev-arm64-cross qemu-user)"; exit 1; }
 	mkdir -p build
@@ -74,22 +74,31 @@ find build/$(1) -name '*.so' -delete
 cd build/$(1) && $(2) $(BIN)/python setup.py --quiet build_ext --inplace
 endef
 
+# Run Python with that variant, also in the processes that the tests start, and not with what
+# lies in the current folder.
+from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
+
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
+SANITIZED_TESTS := tests/test_arrays.py tests/test_targets.py tests/test_bits.py \
+  tests/test_errors.py -k "not memory_error"
+
 .PHONY: test-debug
 test-debug: $(VENV)/.tools  ## Run the tests on a build with Cython's bounds checks
 	$(call variant,debug,CYSOFTMAX_DEBUG=1)
-	PYTHONPATH=build/debug $(BIN)/pytest tests
+	$(call from,debug) $(BIN)/pytest tests
 
 .PHONY: test-serial
 test-serial: $(VENV)/.tools  ## Run the tests on a build without OpenMP
 	$(call variant,serial,CYSOFTMAX_OPENMP=0)
-	PYTHONPATH=build/serial $(BIN)/pytest tests
+	$(call from,serial) $(BIN)/pytest tests
 
 .PHONY: test-sanitize
 test-sanitize: $(VENV)/.tools  ## Run the tests under AddressSanitizer and UBSan
-	$(call variant,sanitize,CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g")
-	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/sanitize \
+	$(call variant,sanitize,CC="$(CC) $(SANITIZE)")
+	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
-	  $$($(CC) -print-file-name=libstdc++.so)" $(BIN)/python -m pytest -p no:cacheprovider tests
+	  $$($(CC) -print-file-name=libstdc++.so)" $(BIN)/pytest -p no:cacheprovider \
+	  $(SANITIZED_TESTS)
 
 .PHONY: lint
 lint: build  ## Check style, types and stubs; change nothing

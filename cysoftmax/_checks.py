@@ -42,7 +42,8 @@ def native(array, dtype):
         return array
     if array.dtype == dtype and array.flags.aligned:
         return array.view(dtype)
-    return array.astype(dtype, order="K")
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, order="K")
 
 
 def check_logits(value, name="x"):
@@ -140,7 +141,10 @@ def check_number(value, name):
         value = value[()]
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be within the range of float64; got {value}") from None
 
 
 def check_target(value, x, axis):

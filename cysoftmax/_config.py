@@ -49,7 +49,7 @@ def show_config(mode="stdout"):
         "threads": {
             "default": _threads.default_thread_count(),
             "openmp": _threads.OPENMP or None,
-            "survives fork": _threads.HANDLES_FORK or not _threads.OPENMP,
+            "survives fork": _threads.HANDLES_FORK,
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
             "cgroup cpus": _threads.cgroup_cpus(),
         },

@@ -14,9 +14,9 @@ cimport numpy as cnp
 from cython.parallel cimport parallel, prange
 from libc.math cimport INFINITY, NAN, isinf
 from libc.stdint cimport (
-    INT64_MAX, PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
+    PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
     uint64_t, uintptr_t)
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset
 
 from cysoftmax._kernels cimport (
@@ -93,8 +93,10 @@ cdef enum:
     MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
+    STREAM_ROW_BYTES = 512      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
     FETCH_BYTES = 1 << 18   # the next row is fetched early if rows are not larger
+    LABELS = 512            # so many are checked at a time
     PAGE = 4096
 
 cdef struct Rows:
@@ -127,8 +129,15 @@ cdef struct Total:                  # of a row, in natural units
     double coarse, fine, error
 
 
+cdef inline void expect(bint condition) noexcept nogil:
+    """In a debug build, stop at once where an index is outside of its array."""
+    if CYSOFTMAX_DEBUG and not condition:
+        abort()
+
+
 cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
     """Where row i begins."""
+    expect(0 <= i < job.n_rows)
     cdef char *place = rows.data
     cdef int d
     if job.ndim == 1:
@@ -278,32 +287,50 @@ cdef inline const char *contiguous(const Job *job, const Rows *rows, ptrdiff_t i
     return spare
 
 
-cdef inline ptrdiff_t label_at(const Job *job, ptrdiff_t i) noexcept nogil:
-    """The label of row i, or -1 if it is out of range. It is read once, so that another
-    thread which changes it cannot make a checked label into another one."""
-    cdef const char *p = row_at(job, &job.target, i)
-    cdef int64_t y
-    cdef uint64_t u
-    if job.target_kind == c'I':
-        if job.target_size == 8:
-            y = (<const volatile int64_t *>p)[0]
-        elif job.target_size == 4:
-            y = (<const volatile int32_t *>p)[0]
-        elif job.target_size == 2:
-            y = (<const volatile int16_t *>p)[0]
+ctypedef fused integer:
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+    uint32_t
+    uint64_t
+
+
+cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
+                           ptrdiff_t *y) noexcept nogil:
+    """The labels of n rows, -1 where one is out of range. Each is read once, so that another
+    thread that changes it cannot make a checked label into another one."""
+    cdef integer label
+    cdef int r
+    for r in range(n):
+        label = (<const volatile integer *>row_at(job, &job.target, first + r))[0]
+        # As unsigned, a negative number is larger than any number of classes.
+        y[r] = <ptrdiff_t>label if <uint64_t>label < <uint64_t>job.n_classes else -1
+
+
+cdef void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
+    cdef bint signed = job.target_kind == c'I'
+    if job.target_size == 8:
+        if signed:
+            labels_as(<int64_t>0, job, first, n, y)
         else:
-            y = (<const volatile int8_t *>p)[0]
+            labels_as(<uint64_t>0, job, first, n, y)
+    elif job.target_size == 4:
+        if signed:
+            labels_as(<int32_t>0, job, first, n, y)
+        else:
+            labels_as(<uint32_t>0, job, first, n, y)
+    elif job.target_size == 2:
+        if signed:
+            labels_as(<int16_t>0, job, first, n, y)
+        else:
+            labels_as(<uint16_t>0, job, first, n, y)
+    elif signed:
+        labels_as(<int8_t>0, job, first, n, y)
     else:
-        if job.target_size == 8:
-            u = (<const volatile uint64_t *>p)[0]
-            y = <int64_t>u if u <= <uint64_t>INT64_MAX else -1
-        elif job.target_size == 4:
-            y = (<const volatile uint32_t *>p)[0]
-        elif job.target_size == 2:
-            y = (<const volatile uint16_t *>p)[0]
-        else:
-            y = (<const volatile uint8_t *>p)[0]
-    return y if 0 <= y < job.n_classes else -1
+        labels_as(<uint8_t>0, job, first, n, y)
 
 
 # ---------------------------------------------------------------- one row
@@ -339,8 +366,8 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noe
         g.mass[r] = 1
         g.loss[r] = 0
     if job.target_kind in (c'I', c'U'):
+        read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
-            g.y[r] = label_at(job, first + r)
             if g.y[r] < 0:
                 job.bad = 1
                 g.y[r] = 0
@@ -364,6 +391,7 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
 cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x) noexcept nogil:
     """log(total) - (x - shift), for the label's logit x; neither part is negative."""
     cdef double hi, lo
+    expect(0 <= g.y[r] < job.n_classes)
     job.kernels.difference(x, 0, g.shift[r], &hi, &lo)
     return (g.log_total[r] - hi) - lo
 
@@ -387,7 +415,8 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
         job.kernels.exp_sum(x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
-                            next + at if next != NULL else NULL, e + at if e != NULL else NULL, &coarse, &fine)
+                            next + at if next != NULL else NULL,
+                            e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
     finish(&total)
     return total
@@ -809,8 +838,9 @@ cdef int long_rows(Job *job, int n_threads) except -1:
                 if largest[u] > shift[r]:
                     shift[r] = largest[u]
         for r in range(job.n_rows):
-            loss[r] = 0
-            y[r] = label_at(job, r) if job.target_kind else 0
+            loss[r] = y[r] = 0
+            if job.target_kind:
+                read_labels(job, r, 1, &y[r])
             if y[r] < 0:
                 job.bad = 1
                 y[r] = 0
@@ -904,6 +934,7 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
     if out is not None:
         describe(&job.out, out, True)
         job.stream = (job.out.step == job.itemsize
+                      and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
                       and job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES)
     if result is not None:
         if cnp.PyArray_NDIM(result) != ndim:
@@ -949,23 +980,26 @@ def check_labels(cnp.ndarray x, cnp.ndarray target, n_threads):
     """Return whether all labels lie in [0, n_classes)."""
     cdef Job job
     set_up(&job, 0, x, None, target, True)
-    cdef ptrdiff_t block = 4096, n_blocks = (job.n_rows + block - 1) // block, b
+    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS - 1) // LABELS, b
     cdef int threads = thread_count(n_threads, job.n_rows)
     if threads == 1:
         with nogil:
             for b in range(n_blocks):
-                check_block(&job, b * block, min((b + 1) * block, job.n_rows))
+                check_block(&job, b)
     else:
         for b in prange(n_blocks, nogil=True, num_threads=threads, schedule="static"):
-            check_block(&job, b * block, min((b + 1) * block, job.n_rows))
+            check_block(&job, b)
     return not job.bad
 
 
-cdef void check_block(Job *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
-    cdef ptrdiff_t i
-    for i in range(begin, end):
-        if label_at(job, i) < 0:
-            job.bad = 1
+cdef void check_block(Job *job, ptrdiff_t block) noexcept nogil:
+    cdef ptrdiff_t[LABELS] y
+    cdef int n = <int>min(<ptrdiff_t>LABELS, job.n_rows - block * LABELS), r, bad = 0
+    read_labels(job, block * LABELS, n, y)
+    for r in range(n):
+        bad |= y[r] < 0
+    if bad:
+        job.bad = 1
 
 
 cdef double total_mass(cnp.ndarray x, cnp.ndarray target, n_threads) except? -1:

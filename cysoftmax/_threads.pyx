@@ -31,11 +31,13 @@ cdef extern from *:
         if (!omp_in_parallel()) omp_pause_resource_all(omp_pause_hard);
     }
     static int cysoftmax_handle_fork(void) {
-        if (dlsym(RTLD_DEFAULT, "__kmpc_fork_call")) return 0;
+        if (dlsym(RTLD_DEFAULT, "__kmpc_fork_call")) return 1;
         return pthread_atfork(cysoftmax_before_fork, NULL, NULL) == 0;
     }
-    #else
+    #elif defined(_OPENMP) && !defined(__clang__)
     static int cysoftmax_handle_fork(void) { return 0; }
+    #else
+    static int cysoftmax_handle_fork(void) { return 1; }
     #endif
 
     #if defined(__VERSION__) && defined(__clang__)
@@ -57,7 +59,7 @@ cdef extern from *:
 
 OPENMP = CYSOFTMAX_OPENMP    # the year and month of the specification, 0 without OpenMP
 COMPILER = CYSOFTMAX_COMPILER.decode()
-HANDLES_FORK = bool(cysoftmax_handle_fork())
+HANDLES_FORK = bool(cysoftmax_handle_fork())    # or there is nothing to handle
 
 # A thread is worth its start for about so many elements: 20 us of work, where handing it
 # over takes 2 to 5.
@@ -140,4 +142,7 @@ cdef int thread_count(object n_threads, ptrdiff_t n_elements) except -1:
     cdef ptrdiff_t worth = n_elements // ELEMENTS_PER_THREAD
     if worth <= 1 or CYSOFTMAX_OPENMP == 0:
         return 1
-    return <int>min(worth, <ptrdiff_t>(default_threads() if n_threads is None else n_threads))
+    if n_threads is None:
+        return <int>min(worth, <ptrdiff_t>default_threads())
+    # More than the CPUs can be of use (to a test, for one), but not without end.
+    return <int>min(worth, min(<ptrdiff_t>n_threads, <ptrdiff_t>max(64, 4 * omp_get_num_procs())))

@@ -86,4 +86,12 @@ static inline real v_sum16(const vec a[8]) {
 
 #endif
 
+#if defined(__GNUC__)
 static inline void v_prefetch(const void *p) { __builtin_prefetch(p); }
+#else
+static inline void v_prefetch(const void *p) { (void)p; }
+#endif
+
+static inline vec v_mul_error(vec a, vec b, vec product) {
+    return v_fma(a, b, v_sub(v_set1(0), product));
+}

@@ -32,6 +32,22 @@ static inline vec v_div(vec a, vec b) { return a / b; }
 // one word whose bits differ between `scalar` and the rest.
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 
+// a b - product exactly, for product = v_mul(a, b) (Dekker, A floating-point technique for
+// extending the available precision, 1971; with fused multiply-add, one operation).
+#ifdef CYSOFTMAX_F32
+static inline vec v_mul_error(vec a, vec b, vec product) {
+    return (real)((double)a * (double)b - (double)product);
+}
+#else
+static inline vec v_mul_error(vec a, vec b, vec product) {
+    const real a_up = a * 0x1.0000002p27, b_up = b * 0x1.0000002p27; // by 2^27 + 1
+    const real a_high = a_up - (a_up - a), b_high = b_up - (b_up - b);
+    const real a_low = a - a_high, b_low = b - b_high;
+    if (!(a_up - a_up == 0 && b_up - b_up == 0)) return 0; // a part overflowed: no error is had
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+}
+#endif
+
 // The larger of a and b, and b if a is NaN.
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
 

@@ -20,6 +20,7 @@ LARGE = [1023, 1024, 1025, 5000, 32000]
 # The bounds of the docstrings, in ulp.
 LOG_SOFTMAX = LOSS = GRAD = 4
 LOGSUMEXP = 2
+VJP = 3
 
 
 def softmax_bound(isa):
@@ -130,6 +131,20 @@ def test_differences_are_taken_before_logarithms(isa):
 def test_the_mean_loss_of_many_rows_is_summed_in_double(isa):
     x = np.full((100_003, 3), 0.1, np.float32)
     assert cysoftmax.cross_entropy(x, np.zeros(len(x), int)) == pytest.approx(np.log(3), rel=3e-16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vjp_is_within_its_bound_of_its_larger_factor(isa, dtype):
+    rng = np.random.default_rng(5)
+    for name, x in batches(dtype, [1, 2, 3, 10, 17, 100, 1000, 5000]):
+        for centre in (0, 1, 1e4):
+            p = cysoftmax.softmax(x)
+            v = (rng.standard_normal(x.shape) + centre).astype(dtype)
+            exact_p, exact_v = p.astype(np.longdouble), v.astype(np.longdouble)
+            s = np.sum(exact_p * exact_v, axis=-1, keepdims=True)
+            unit = reference.ulp(exact_p * np.maximum(abs(exact_v), abs(s)), dtype)
+            error = abs(cysoftmax.softmax_vjp(p, v) - exact_p * (exact_v - s)) / unit
+            assert error.max() <= VJP, name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -809,3 +809,20 @@ def test_a_misaligned_out_may_overlap_too():
     out = memory[9:3209].view(float).reshape(20, 20)
     cysoftmax.softmax(x, out=out)
     assert_same_bits(out, want)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_matrix_is_taken_as_an_array(axis):
+    x = np.arange(15.0).reshape(3, 5)
+    for function in (cysoftmax.softmax, cysoftmax.log_softmax, cysoftmax.logsumexp):
+        result = function(np.matrix(x), axis=axis)
+        assert type(result) is np.ndarray
+        np.testing.assert_array_equal(result, function(x, axis=axis))
+    target = np.zeros(x.shape[1 - axis], int)
+    kwargs = {"axis": axis, "reduction": "none"}
+    loss = cysoftmax.cross_entropy(np.matrix(x), target, **kwargs)
+    np.testing.assert_array_equal(loss, cysoftmax.cross_entropy(x, target, **kwargs))
+    out = np.matrix(np.zeros(np.sum(x, axis, keepdims=True).shape))
+    assert cysoftmax.logsumexp(x, axis=axis, keepdims=True, out=out) is out
+    np.testing.assert_array_equal(np.asarray(out).squeeze(), cysoftmax.logsumexp(x, axis=axis))
