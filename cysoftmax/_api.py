@@ -14,6 +14,7 @@ from cysoftmax._checks import (
     check_out,
     check_target,
     check_threads,
+    class_last,
     delivered,
     raise_bad_label,
     workspace,
@@ -42,7 +43,7 @@ def _rowwise(what, x, axis, out, n_threads):
         check_out(out, x.shape, x.dtype)
     work = workspace(x, out)
     if x.size:
-        x, last_work = np.moveaxis(x, axis, -1), np.moveaxis(work, axis, -1)
+        x, last_work = class_last(x, axis), class_last(work, axis)
         _core.rowwise(what, apart_from(x, last_work), last_work, None, n_threads)
     return delivered(work, out)
 
@@ -211,7 +212,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
         given = np.asarray(out).squeeze(axis) if keepdims else out
     work = workspace(rows, given)
     if x.size:
-        last = np.moveaxis(x, axis, -1)
+        last = class_last(x, axis)
         _core.rowwise(LOGSUMEXP, apart_from(last, work), None, work, n_threads)
     else:
         work[...] = -np.inf
@@ -249,8 +250,8 @@ def _cross_entropy(
 
     total = float("nan") if reduction == "mean" else 0.0
     if x.size:
-        last = np.moveaxis(x, axis, -1)
-        last_work = np.moveaxis(work, axis, -1) if want_grad else None
+        last = class_last(x, axis)
+        last_work = class_last(work, axis) if want_grad else None
         for written in (loss_of_each, last_work):
             last, target = apart_from(last, written), apart_from(target, written)
         given = losses is not None or grad is not None
@@ -579,6 +580,6 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
         check_out(out, p.shape, p.dtype)
     work = workspace(p, out)
     if p.size:
-        p, v, last_work = (np.moveaxis(array, axis, -1) for array in (p, v, work))
+        p, v, last_work = (class_last(array, axis) for array in (p, v, work))
         _core.vjp(apart_from(p, last_work), apart_from(v, last_work), last_work, n_threads)
     return delivered(work, out)

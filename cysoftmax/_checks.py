@@ -75,6 +75,11 @@ def check_axis(axis, ndim):
     return position % ndim
 
 
+def class_last(array, axis):
+    """Return a view with the class axis last."""
+    return array if axis == array.ndim - 1 else np.moveaxis(array, axis, -1)
+
+
 def check_out(out, shape, dtype, name="out"):
     """Check that an array the caller gave can take a result of that shape and dtype."""
     if not isinstance(out, np.ndarray):
@@ -188,7 +193,7 @@ def check_target(value, x, axis):
     dtype = target.dtype.newbyteorder("=")
     if kind == "f" and dtype not in REAL:
         dtype = REAL[1]
-    return np.moveaxis(native(target, dtype), axis, -1), False
+    return class_last(native(target, dtype), axis), False
 
 
 def raise_bad_label(target, n_classes):
