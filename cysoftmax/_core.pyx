@@ -361,10 +361,10 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noe
     cdef int r
     g.first = first
     g.n_rows = n_rows
-    for r in range(TILE):
+    for r in range(TILE):       # a tile has 16 rows whatever n_rows is
         g.y[r] = 0
-        g.mass[r] = 1
-        g.loss[r] = 0
+        g.mass[r] = g.coarse[r] = 1
+        g.fine[r] = g.log_total[r] = g.hi[r] = g.lo[r] = g.loss[r] = 0
     if job.target_kind in (c'I', c'U'):
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
@@ -379,11 +379,11 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
     cdef double weight[TILE]
     cdef int r
     if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
-        for r in range(TILE):
+        for r in range(g.n_rows):
             g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
         job.doubles.log1p(g.log_total, g.n_rows)
     if job.what & (SOFTMAX | GRAD):
-        for r in range(TILE):
+        for r in range(g.n_rows):
             weight[r] = g.mass[r] * job.weight
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
 
@@ -423,8 +423,7 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
 
 
 cdef inline double log_of(const Job *job, Total total) noexcept nogil:
-    """log(total) = log(1 + rest): the largest term is exactly 1, and rest what else there is,
-    to full relative accuracy however small it is."""
+    """log(total) of a single row; see finish_group."""
     cdef double rest = (total.coarse - 1) + total.fine
     job.doubles.log1p(&rest, 1)
     return rest
@@ -704,7 +703,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
     cdef ptrdiff_t row = (job.n_classes * job.itemsize // PAGE + 2) * PAGE
     if tiled(job):
-        job.scratch_bytes = 2 * TILE * row
+        job.scratch_bytes = (2 * TILE * job.n_classes * job.itemsize // PAGE + 1) * PAGE
         return
     cdef bint keeps_exps = job.what & (SOFTMAX | GRAD) != 0
     job.x_at = 0
@@ -850,7 +849,7 @@ cdef int long_rows(Job *job, int n_threads) except -1:
             mode = fp_enter()
             for u in prange(n_units, schedule="static"):
                 long_exp(job, u, shares, shift[u // shares],
-                         sums + 2 * (u // shares * n_chunks + u % shares * 16))
+                         sums + 2 * (u // shares * n_chunks + u % shares * (LONG_SHARE // CHUNK)))
             fp_leave(mode)
         mode = fp_enter()
         for r in range(job.n_rows):
