@@ -47,8 +47,8 @@ def test_digits_are_learned_and_drawn(digits, tmp_path, capsys):
 )
 def test_a_missed_promise_is_an_error(digits, monkeypatch, tmp_path, limit, value, message):
     monkeypatch.setattr(digits, limit, value)
-    monkeypatch.setattr(digits, "time_loss_and_grad", lambda *_: None)
-    monkeypatch.setattr(digits, "draw", lambda *_: None)
+    monkeypatch.setattr(digits, "time_loss_and_grad", lambda *_, **__: None)
+    monkeypatch.setattr(digits, "draw", lambda *_, **__: None)
     with pytest.raises(SystemExit, match=message) as stop:
         digits.main(["--output", str(tmp_path / "digits.png")])
     assert isinstance(stop.value.code, str)  # a message, so the exit status is 1
