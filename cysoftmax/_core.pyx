@@ -202,7 +202,7 @@ cdef double total_of_rows(const double *values, ptrdiff_t n) noexcept nogil:
 
 # ---------------------------------------------------------------- loading
 
-ctypedef fused number:
+ctypedef fused integer:
     int8_t
     int16_t
     int32_t
@@ -211,6 +211,9 @@ ctypedef fused number:
     uint16_t
     uint32_t
     uint64_t
+
+ctypedef fused number:
+    integer
     float
     double
 
@@ -285,17 +288,6 @@ cdef inline const char *contiguous(const Job *job, const Rows *rows, ptrdiff_t i
         return place
     copy_reals(place, rows.step, job.n_classes, spare, job.itemsize, job.itemsize)
     return spare
-
-
-ctypedef fused integer:
-    int8_t
-    int16_t
-    int32_t
-    int64_t
-    uint8_t
-    uint16_t
-    uint32_t
-    uint64_t
 
 
 cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
