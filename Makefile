@@ -83,7 +83,7 @@ SANITIZED_TESTS := tests/test_arrays.py tests/test_targets.py tests/test_bits.py
   tests/test_errors.py -k "not memory_error"
 
 .PHONY: test-debug
-test-debug: $(VENV)/.tools  ## Run the tests on a build with Cython's bounds checks
+test-debug: $(VENV)/.tools  ## Run the tests on a build that checks its indices
 	$(call variant,debug,CYSOFTMAX_DEBUG=1)
 	$(call from,debug) $(BIN)/pytest tests
 

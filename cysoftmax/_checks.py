@@ -11,6 +11,9 @@ import numpy as np
 
 REAL = (np.dtype(np.float32), np.dtype(np.float64))
 
+# What the conversion to an array raises for sequences of unequal length, other devices, ...
+CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
+
 
 def check_not_yet(**options):
     """Refuse options that are part of the signature but not implemented yet."""
@@ -29,11 +32,10 @@ def as_array(value, name):
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        # Nested sequences of unequal length, an array on another device, ...
-        raise type(error)(
-            f"{name} must be an array; got {type(value).__name__}: {error}"
-        ) from error
+    except CONVERSION_ERRORS as error:
+        # A subclass of these may want other arguments than a message.
+        kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
+        raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
 
 
 def native(array, dtype):
@@ -80,16 +82,16 @@ def class_last(array, axis):
     return array if axis == array.ndim - 1 else np.moveaxis(array, axis, -1)
 
 
-def check_out(out, shape, dtype, name="out"):
+def check_out(out, shape, dtype):
     """Check that an array the caller gave can take a result of that shape and dtype."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be an ndarray; got {type(out).__name__}")
-    if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"{name} must have dtype {dtype}; got {out.dtype}")
+        raise TypeError(f"out must be an ndarray; got {type(out).__name__}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"out must have dtype {dtype}; got {out.dtype}")
     if out.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}; got {out.shape}")
+        raise ValueError(f"out must have shape {shape}; got {out.shape}")
     if not out.flags.writeable:
-        raise ValueError(f"{name} must be writeable; got a read-only array")
+        raise ValueError("out must be writeable; got a read-only array")
 
 
 def same_memory(a, b):

@@ -38,7 +38,7 @@ cdef extern from *:
     bint CYSOFTMAX_DEBUG
 
 CYTHON = cython.__version__
-DEBUG = bool(CYSOFTMAX_DEBUG)   # built with Cython's bounds checks on
+DEBUG = bool(CYSOFTMAX_DEBUG)   # built with Cython's checks on, and with `expect`
 
 # ---------------------------------------------------------------- instruction sets
 
