@@ -2,17 +2,22 @@
 
 ``softmax``, ``log_softmax``, ``logsumexp``: along any axis. ``cross_entropy``,
 ``cross_entropy_grad``, ``cross_entropy_with_grad``: the loss, its gradient, or both in one
-pass. ``softmax_vjp``: the softmax Jacobian times a vector. ``show_config``: the instruction
-set and the threads in use.
+pass. ``cross_entropy_grad_hess``: the gradient and the diagonal of the Hessian, for boosting.
+``row_stats``: entropy, perplexity, accuracy and calibration of each row. ``softmax_vjp``: the
+softmax Jacobian times a vector. ``show_config``: the instruction set and the threads in use.
 """
 
 from cysoftmax._api import (
     CrossEntropy,
+    GradHess,
+    RowStats,
     cross_entropy,
     cross_entropy_grad,
+    cross_entropy_grad_hess,
     cross_entropy_with_grad,
     log_softmax,
     logsumexp,
+    row_stats,
     softmax,
     softmax_vjp,
 )
@@ -22,11 +27,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CrossEntropy",
+    "GradHess",
+    "RowStats",
     "cross_entropy",
     "cross_entropy_grad",
+    "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
+    "row_stats",
     "show_config",
     "softmax",
     "softmax_vjp",

@@ -1,15 +1,19 @@
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "CrossEntropy",
+    "GradHess",
+    "RowStats",
     "cross_entropy",
     "cross_entropy_grad",
+    "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
+    "row_stats",
     "show_config",
     "softmax",
     "softmax_vjp",
@@ -17,12 +21,28 @@ __all__ = [
 
 __version__: str
 
-_Real = NDArray[np.float32] | NDArray[np.float64]
+# bfloat16 is a dtype of the package ml_dtypes, whose scalar type is not known here.
+_Real = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64] | NDArray[Any]
 _Reduction = Literal["mean", "sum", "none"]
 
 class CrossEntropy(NamedTuple):
     loss: float | _Real
     grad: _Real
+
+class GradHess(NamedTuple):
+    grad: _Real
+    hess: _Real
+
+class RowStats(NamedTuple):
+    logsumexp: _Real
+    loss: _Real | None
+    entropy: _Real
+    argmax: NDArray[np.intp]
+    max_prob: _Real
+    target_prob: _Real | None
+
+class _Sparse(Protocol):
+    def tocsr(self) -> Any: ...
 
 def softmax(
     x: ArrayLike,
@@ -56,7 +76,7 @@ def logsumexp(
 ) -> _Real: ...
 def cross_entropy(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | _Sparse,
     /,
     *,
     axis: int = -1,
@@ -73,7 +93,7 @@ def cross_entropy(
 ) -> float | _Real: ...
 def cross_entropy_grad(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | _Sparse,
     /,
     *,
     axis: int = -1,
@@ -86,12 +106,12 @@ def cross_entropy_grad(
     where: ArrayLike | None = None,
     reduction: _Reduction = "mean",
     n_threads: int | None = None,
-    scale: float = 1.0,
+    scale: ArrayLike = 1.0,
     out: _Real | None = None,
 ) -> _Real: ...
 def cross_entropy_with_grad(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | _Sparse,
     /,
     *,
     axis: int = -1,
@@ -104,9 +124,30 @@ def cross_entropy_with_grad(
     where: ArrayLike | None = None,
     reduction: _Reduction = "mean",
     n_threads: int | None = None,
-    scale: float = 1.0,
+    scale: ArrayLike = 1.0,
     out: _Real | None = None,
 ) -> CrossEntropy: ...
+def cross_entropy_grad_hess(
+    logits: ArrayLike,
+    target: ArrayLike | _Sparse,
+    /,
+    *,
+    axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    out: tuple[_Real, _Real] | None = None,
+    n_threads: int | None = None,
+) -> GradHess: ...
+def row_stats(
+    logits: ArrayLike,
+    target: ArrayLike | _Sparse | None = None,
+    /,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    temperature: float = 1.0,
+    n_threads: int | None = None,
+) -> RowStats: ...
 def softmax_vjp(
     p: ArrayLike,
     v: ArrayLike,

@@ -9,13 +9,15 @@ from cysoftmax._checks import (
     apart_from,
     check_axis,
     check_logits,
-    check_not_yet,
-    check_number,
+    check_options,
     check_out,
+    check_pair,
+    check_scale,
     check_target,
     check_threads,
     class_last,
     delivered,
+    options_apart_from,
     raise_bad_label,
     workspace,
 )
@@ -34,17 +36,40 @@ class CrossEntropy(NamedTuple):
     grad: np.ndarray
 
 
-def _rowwise(what, x, axis, out, n_threads):
+class GradHess(NamedTuple):
+    """The result of `cross_entropy_grad_hess`: ``grad, hess = ...``, or by name."""
+
+    grad: np.ndarray
+    hess: np.ndarray
+
+
+class RowStats(NamedTuple):
+    """The result of `row_stats`: arrays of one number for each row.
+
+    `loss` and `target_prob` are None if there was no target.
+    """
+
+    logsumexp: np.ndarray
+    loss: np.ndarray | None
+    entropy: np.ndarray
+    argmax: np.ndarray
+    max_prob: np.ndarray
+    target_prob: np.ndarray | None
+
+
+def _rowwise(what, x, axis, temperature, where, out, n_threads):
     """softmax and log_softmax: an array of the shape of x."""
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
     n_threads = check_threads(n_threads)
+    options = check_options(x, axis, None, temperature=temperature, where=where)
     if out is not None:
         check_out(out, x.shape, x.dtype)
     work = workspace(x, out)
     if x.size:
         x, last_work = class_last(x, axis), class_last(work, axis)
-        _core.rowwise(what, apart_from(x, last_work), last_work, None, n_threads)
+        options = options_apart_from(options, last_work)
+        _core.rowwise(what, apart_from(x, last_work), last_work, None, options, n_threads)
     return delivered(work, out)
 
 
@@ -57,7 +82,8 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     ----------
     {x}
     {axis}
-    {later}
+    {temperature}
+    {where}
     {out}
     {n_threads}
 
@@ -95,8 +121,7 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     array([[0.125, 0.25 , 0.625],
            [0.25 , 0.25 , 0.5  ]])
     """
-    check_not_yet(temperature=(temperature, 1.0), where=(where, None))
-    return _rowwise(SOFTMAX, x, axis, out, n_threads)
+    return _rowwise(SOFTMAX, x, axis, temperature, where, out, n_threads)
 
 
 @documented
@@ -108,7 +133,8 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     ----------
     {x}
     {axis}
-    {later}
+    {temperature}
+    {where}
     {out}
     {n_threads}
 
@@ -142,8 +168,7 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     >>> cysoftmax.log_softmax(np.array([20, 0, -1], dtype=np.float32))
     array([-2.8194096e-09, -2.0000000e+01, -2.1000000e+01], dtype=float32)
     """
-    check_not_yet(temperature=(temperature, 1.0), where=(where, None))
-    return _rowwise(LOG_SOFTMAX, x, axis, out, n_threads)
+    return _rowwise(LOG_SOFTMAX, x, axis, temperature, where, out, n_threads)
 
 
 def _one_class(x, axis):
@@ -164,8 +189,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     {axis}
     keepdims : bool, default False
         Whether `axis` stays in the result, with length 1.
-    where
-        Not implemented yet: anything but the default raises `NotImplementedError`.
+    {where}
     out : ndarray, optional
         Where to put the result: of exactly its shape and dtype.
     {n_threads}
@@ -200,11 +224,11 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     >>> cysoftmax.logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]))
     array([1000.69314718,    0.        ])
     """
-    check_not_yet(where=(where, None))
     keepdims = bool(keepdims)
     x = check_logits(x)
     axis = check_axis(axis, x.ndim)
     n_threads = check_threads(n_threads)
+    options = check_options(x, axis, None, where=where)
     rows = _one_class(x, axis)
     given = out
     if out is not None:
@@ -212,8 +236,8 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
         given = np.asarray(out).squeeze(axis) if keepdims else out
     work = workspace(rows, given)
     if x.size:
-        last = class_last(x, axis)
-        _core.rowwise(LOGSUMEXP, apart_from(last, work), None, work, n_threads)
+        last, options = class_last(x, axis), options_apart_from(options, work)
+        _core.rowwise(LOGSUMEXP, apart_from(last, work), None, work, options, n_threads)
     else:
         work[...] = -np.inf
     result = delivered(work, given)
@@ -223,61 +247,60 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
 
 
 def _cross_entropy(
-    logits, target, axis, reduction, scale, losses, grad, want_loss, want_grad, n_threads
-):
-    """Loss and gradient, either or both; ``losses`` and ``grad`` are the caller's or None."""
+    logits, target, axis, reduction, scale, n_threads, options,
+    *, losses=None, grad=None, hess=None, want_loss=False, want_grad=False, want_hess=False,
+):  # fmt: skip
+    """Return the loss, its gradient and the diagonal of its Hessian, None for what is not wanted.
+
+    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` are
+    those from `class_weight` to `where`, as they came.
+    """
     x = check_logits(logits, "logits")
     axis = check_axis(axis, x.ndim)
     n_threads = check_threads(n_threads)
     if x.shape[axis] == 0:
         raise ValueError(f"logits must have at least one class; got shape {x.shape}")
     target, labels = check_target(target, x, axis)
+    options = check_options(x, axis, target if labels else None, *options)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    if isinstance(scale, np.ndarray | list | tuple) and np.shape(scale) != ():
-        raise NotImplementedError("scale with one number per row is not implemented yet")
-    scale = check_number(scale, "scale")
+    scale = check_scale(scale, x, axis)
     if losses is not None:
         if reduction != "none":
             raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
         check_out(losses, _one_class(x, axis).shape, x.dtype)
-    if grad is not None:
-        check_out(grad, x.shape, x.dtype)
+    for given in (grad, hess):
+        if given is not None:
+            check_out(given, x.shape, x.dtype)
     loss_of_each = None
     if want_loss and reduction == "none":
         loss_of_each = workspace(_one_class(x, axis), losses)
-    work = workspace(x, grad) if want_grad else None
+    grad_work = workspace(x, grad) if want_grad else None
+    hess_work = workspace(x, hess) if want_hess else None
 
     total = float("nan") if reduction == "mean" else 0.0
     if x.size:
         last = class_last(x, axis)
-        last_work = class_last(work, axis) if want_grad else None
-        for written in (loss_of_each, last_work):
-            last, target = apart_from(last, written), apart_from(target, written)
-        given = losses is not None or grad is not None
-        if given and labels and not _core.check_labels(last, target, n_threads):
-            raise_bad_label(target, x.shape[axis])
+        last_grad, last_hess = (
+            None if work is None else class_last(work, axis) for work in (grad_work, hess_work)
+        )
+        for written in (loss_of_each, last_grad, last_hess):
+            last, target, scale = (apart_from(a, written) for a in (last, target, scale))
+            options = options_apart_from(options, written)
+        given = not (losses is None and grad is None and hess is None)
+        if given and labels and not _core.check_labels(last, target, options, n_threads):
+            raise_bad_label(target, x.shape[axis], options)
         total = _core.cross_entropy(
-            last, target, labels, last_work, loss_of_each, scale, reduction == "mean",
-            want_loss, n_threads,
+            last, target, last_grad, loss_of_each, last_hess, scale, reduction == "mean",
+            want_loss, options, n_threads,
         )  # fmt: skip
         if total is None:
-            raise_bad_label(target, x.shape[axis])
+            raise_bad_label(target, x.shape[axis], options)
     loss = total if loss_of_each is None else delivered(loss_of_each, losses)
-    return loss, delivered(work, grad) if want_grad else None
-
-
-def _check_options(
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
-):
-    check_not_yet(
-        class_weight=(class_weight, None),
-        sample_weight=(sample_weight, None),
-        ignore_index=(ignore_index, None),
-        label_smoothing=(label_smoothing, 0.0),
-        z_loss=(z_loss, 0.0),
-        temperature=(temperature, 1.0),
-        where=(where, None),
+    return (
+        loss,
+        delivered(grad_work, grad) if want_grad else None,
+        delivered(hess_work, hess) if want_hess else None,
     )
 
 
@@ -306,7 +329,12 @@ def cross_entropy(
     ----------
     {logits}
     {axis}
-    {options}
+    {class_weight}
+    {sample_weight}
+    {ignore_index}
+    {smoothing}
+    {temperature}
+    {where}
     {reduction}
     out : ndarray, optional
         With ``reduction="none"``: where to put the losses, of the dtype of the logits
@@ -350,13 +378,12 @@ def cross_entropy(
     >>> print(f"{{cysoftmax.cross_entropy(logits, [1, 2]):.6f}}")    # (log 4 + log 2) / 2
     1.039721
     """
-    _check_options(
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
-    )
-    loss, _ = _cross_entropy(
-        logits, target, axis, reduction, 1.0, out, None, True, False, n_threads
-    )
-    return loss
+    options = (
+        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
+    )  # fmt: skip
+    return _cross_entropy(
+        logits, target, axis, reduction, 1.0, n_threads, options, losses=out, want_loss=True
+    )[0]
 
 
 @documented
@@ -385,7 +412,12 @@ def cross_entropy_grad(
     ----------
     {logits}
     {axis}
-    {options}
+    {class_weight}
+    {sample_weight}
+    {ignore_index}
+    {smoothing}
+    {temperature}
+    {where}
     {reduction}
         The gradient is that of the mean or sum; for "none" that of each row's own loss.
     {n_threads}
@@ -415,13 +447,12 @@ def cross_entropy_grad(
     array([[ 0.125, -0.75 ,  0.625],
            [ 0.25 ,  0.25 , -0.5  ]])
     """
-    _check_options(
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
-    )
-    _, grad = _cross_entropy(
-        logits, target, axis, reduction, scale, None, out, False, True, n_threads
-    )
-    return grad
+    options = (
+        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
+    )  # fmt: skip
+    return _cross_entropy(
+        logits, target, axis, reduction, scale, n_threads, options, grad=out, want_grad=True
+    )[1]
 
 
 @documented
@@ -454,7 +485,12 @@ def cross_entropy_with_grad(
     ----------
     {logits}
     {axis}
-    {options}
+    {class_weight}
+    {sample_weight}
+    {ignore_index}
+    {smoothing}
+    {temperature}
+    {where}
     {reduction}
         The gradient follows: that of the mean or sum; for "none" that of each row's own loss.
     {n_threads}
@@ -503,12 +539,179 @@ def cross_entropy_with_grad(
     array([[ 0.0625, -0.375 ,  0.3125],
            [ 0.125 ,  0.125 , -0.25  ]])
     """
-    _check_options(
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
-    )
-    return CrossEntropy(
-        *_cross_entropy(logits, target, axis, reduction, scale, None, out, True, True, n_threads)
-    )
+    options = (
+        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
+    )  # fmt: skip
+    loss, grad, _ = _cross_entropy(
+        logits, target, axis, reduction, scale, n_threads, options,
+        grad=out, want_loss=True, want_grad=True,
+    )  # fmt: skip
+    return CrossEntropy(loss, grad)
+
+
+@documented
+def cross_entropy_grad_hess(
+    logits,
+    target,
+    /,
+    *,
+    axis=-1,
+    class_weight=None,
+    sample_weight=None,
+    out=None,
+    n_threads=None,
+):
+    """
+    Return gradient and Hessian diagonal of the summed cross-entropy, for boosting.
+
+    For a row of weight w: ``grad = w P - A`` and ``hess = w P (1 - P)``, with P the softmax
+    of the row, A its target times `class_weight` and `sample_weight`, and w the sum of A.
+
+    Parameters
+    ----------
+    {logits}
+    {axis}
+        Boosting libraries that keep one class after the other have it in front: ``axis=0``
+        of a C array (n_classes, n_rows) is read and written where it is.
+    {class_weight}
+    {sample_weight}
+    out : pair of ndarrays, optional
+        Where to put gradient and Hessian: each of the shape and dtype of the logits (float64
+        for integers), in any layout. One of them may be the logits themselves.
+    {n_threads}
+
+    Returns
+    -------
+    GradHess
+        A named tuple of `grad` and `hess`, both of the shape, dtype and memory layout of the
+        logits. They belong to the sum of the losses of the rows, not to their mean.
+
+    Raises
+    ------
+    {target_errors}
+
+    See Also
+    --------
+    cross_entropy_grad : all options of the loss, without the Hessian.
+    softmax_vjp : the whole Hessian times a vector.
+
+    Notes
+    -----
+    ``1 - P`` is computed as (sum over the other classes) / total, so the diagonal keeps its
+    relative accuracy where P is close to 1: at most 6 ulp from the exact result (8 with the
+    instruction set ``scalar``).
+
+    LightGBM's own multiclass objective multiplies the diagonal by ``n_classes / (n_classes -
+    1)``, XGBoost's by 2.
+
+    {order}
+    {same_targets}
+
+    References
+    ----------
+    J. Friedman, "Greedy function approximation: a gradient boosting machine", Ann. Statist. 29
+    (2001); docs/derivation.md, section 5, for the Hessian.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> grad, hess = cysoftmax.cross_entropy_grad_hess(np.log([[1.0, 2.0, 5.0]]), [1])
+    >>> grad
+    array([[ 0.125, -0.75 ,  0.625]])
+    >>> hess
+    array([[0.109375, 0.1875  , 0.234375]])
+    """
+    grad, hess = check_pair(out)
+    _, grad, hess = _cross_entropy(
+        logits, target, axis, "sum", 1.0, n_threads, (class_weight, sample_weight),
+        grad=grad, hess=hess, want_grad=True, want_hess=True,
+    )  # fmt: skip
+    return GradHess(grad, hess)
+
+
+@documented
+def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n_threads=None):
+    """
+    Return what there is to know about each row, in one read of the logits.
+
+    With P the softmax of a row: its logsumexp, its loss against the target, the entropy
+    ``-sum(P * log(P))``, the class of the largest probability, that probability, and the
+    probability of the target.
+
+    Parameters
+    ----------
+    {logits}
+        Without a target, `loss` and `target_prob` are None.
+    {axis}
+    {where}
+    {temperature}
+    {n_threads}
+
+    Returns
+    -------
+    RowStats
+        A named tuple of arrays of the shape of the logits without `axis`, of the dtype of the
+        logits (float64 for integers) unless something else is said:
+    logsumexp
+        Of ``logits / temperature``, in nats.
+    loss
+        What `cross_entropy` with ``reduction="none"`` gives, in nats.
+    entropy
+        In nats; ``0 log 0 = 0``.
+    argmax
+        Of dtype intp: the first class with the largest logit; in a row with a NaN the first
+        NaN, as `numpy.argmax` has it; -1 if `where` leaves nothing.
+    max_prob
+        The largest probability.
+    target_prob
+        The probability of the label; for a distribution the sum of ``target * P``.
+
+    Raises
+    ------
+    {target_errors}
+
+    Notes
+    -----
+    The mean of `loss` is the cross-entropy in nats, and its exponential the perplexity;
+    ``(argmax == labels).mean()`` is the accuracy; `max_prob` against that is the calibration.
+
+    Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `entropy`,
+    `max_prob` and `target_prob` at most 4 ulp.
+
+    {order}
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> logits = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 8.0]])
+    >>> stats = cysoftmax.row_stats(logits, [1, 2])
+    >>> stats.argmax
+    array([2, 2])
+    >>> stats.max_prob
+    array([0.625, 0.5  ])
+    >>> print(f"perplexity {{np.exp(stats.loss.mean()):.6f}}")
+    perplexity 2.828427
+    """
+    x = check_logits(logits, "logits")
+    axis = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
+    if x.shape[axis] == 0:
+        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
+    if target is not None:
+        target, _ = check_target(target, x, axis)
+    options = check_options(x, axis, None, where=where, temperature=temperature)
+    stats = np.empty((*_one_class(x, axis).shape, 6))
+    if x.size and not _core.row_stats(class_last(x, axis), target, stats, options, n_threads):
+        raise_bad_label(target, x.shape[axis], options)
+    with np.errstate(all="ignore"):  # a number may be too small for float16
+        logsumexp, entropy, argmax, max_prob, loss, target_prob = (
+            stats[..., k].astype(np.intp if k == 2 else x.dtype) for k in range(6)
+        )
+    if target is None:
+        loss = target_prob = None
+    return RowStats(logsumexp, loss, entropy, argmax, max_prob, target_prob)
 
 
 @documented

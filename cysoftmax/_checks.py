@@ -6,20 +6,39 @@ are native, aligned and have the class axis last.
 
 import operator
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
 REAL = (np.dtype(np.float32), np.dtype(np.float64))
+INDEX = (np.dtype(np.int32), np.dtype(np.int64))
+
+LARGEST = float(np.finfo(np.float64).max)
 
 # What the conversion to an array raises for sequences of unequal length, other devices, ...
 CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
 
 
-def check_not_yet(**options):
-    """Refuse options that are part of the signature but not implemented yet."""
-    for name, (value, default) in options.items():
-        if value is not default and not (isinstance(value, Real) and value == default):
-            raise NotImplementedError(f"{name} is not implemented yet; got {value!r}")
+class Options(NamedTuple):
+    """The options of a loss as the core wants them."""
+
+    class_weight: np.ndarray | None = None  # of the dtype of computation
+    sample_weight: np.ndarray | None = None  # float64, of the shape of the rows
+    ignore_index: int | None = None  # None unless a label can have this value
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    temperature: float = 1.0
+    where: np.ndarray | None = None  # bool, of the shape of the logits, class axis last
+
+
+def is_half(dtype):
+    """Whether a dtype is float16 or bfloat16 (of the package ml_dtypes)."""
+    return dtype.itemsize == 2 and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def computed_in(dtype):
+    """Return the dtype in which logits of that dtype are worked on."""
+    return REAL[dtype.itemsize == 8]
 
 
 def as_array(value, name):
@@ -49,17 +68,20 @@ def native(array, dtype):
 
 
 def check_logits(value, name="x"):
-    """Return logits as an array of native float32 or float64."""
+    """Return logits as a native array of float32, float64, float16 or bfloat16."""
     array = as_array(value, name)
     kind = array.dtype.kind
     if kind in "iu":
         dtype = REAL[1]
     elif kind == "f" and array.dtype.itemsize in (4, 8):
         dtype = REAL[array.dtype.itemsize == 8]
+    elif is_half(array.dtype):
+        dtype = array.dtype.newbyteorder("=") if kind == "f" else array.dtype
     else:
         came = "" if array is value else f"{type(value).__name__}, "
         raise TypeError(
-            f"{name} must be float32, float64 or integer; got {came}dtype {array.dtype}"
+            f"{name} must be float32, float64, float16, bfloat16 or integer; "
+            f"got {came}dtype {array.dtype}"
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension; got a scalar")
@@ -94,6 +116,18 @@ def check_out(out, shape, dtype):
         raise ValueError("out must be writeable; got a read-only array")
 
 
+def check_pair(out):
+    """Return the two arrays of a pair of outputs, or None twice; they are checked later."""
+    if out is None:
+        return None, None
+    if not isinstance(out, tuple | list) or len(out) != 2 or any(a is None for a in out):
+        raise TypeError(f"out must be a pair of arrays (grad, hess); got {type(out).__name__}")
+    grad, hess = out
+    if np.may_share_memory(grad, hess):
+        raise ValueError("out must be two arrays apart from each other; got overlapping ones")
+    return grad, hess
+
+
 def same_memory(a, b):
     """Whether two arrays are the same elements in the same places."""
     return a is b or (
@@ -105,9 +139,25 @@ def same_memory(a, b):
 
 def apart_from(array, out):
     """Return ``array``, or a copy if writing ``out`` row by row would change later rows."""
-    if out is None or not np.may_share_memory(array, out) or same_memory(array, out):
+    if out is None:
         return array
-    return array.copy()
+    if isinstance(array, tuple):  # the parts of a sparse target
+        return tuple(apart_from(part, out) for part in array)
+    if not isinstance(array, np.ndarray) or not np.may_share_memory(array, out):
+        return array
+    return array if same_memory(array, out) else array.copy()
+
+
+def options_apart_from(options, out):
+    """The same for the arrays among the options."""
+    if options is None or out is None:
+        return options
+    arrays = {
+        name: apart_from(array, out)
+        for name, array in zip(options._fields, options, strict=True)
+        if isinstance(array, np.ndarray)
+    }
+    return options._replace(**arrays)
 
 
 def workspace(like, out):
@@ -142,25 +192,172 @@ def check_threads(n_threads):
     return min(bound, 4096)
 
 
-def check_number(value, name):
-    """Return a scalar option as a float."""
+def check_number(value, name, low=None, high=None):
+    """Return a scalar option as a float, which is finite and within bounds if it has these."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         raise ValueError(f"{name} must be within the range of float64; got {value}") from None
+    if low is not None and not low <= number <= high:
+        bounds = f"lie in [{low}, {high}]" if high < LARGEST else f"be finite and >= {low}"
+        raise ValueError(f"{name} must {bounds}; got {value}")
+    return number
+
+
+def check_temperature(value):
+    """Return the temperature, a finite number > 0."""
+    temperature = check_number(value, "temperature", 0.0, LARGEST)
+    if temperature == 0:
+        raise ValueError(f"temperature must be greater than 0; got {value}")
+    return temperature
+
+
+def as_numbers(value, name):
+    """Return an array of integers or floats, as it is."""
+    array = as_array(value, name)
+    if array.dtype.kind not in "iuf" and not is_half(array.dtype):
+        raise TypeError(f"{name} must be of integers or floats; got dtype {array.dtype}")
+    return array
+
+
+def spread_over(array, name, shape, what):
+    """Return ``array`` as a view of a shape that it can be broadcast to."""
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} must broadcast to the shape of {what}, {shape}; got shape {array.shape}"
+        ) from None
+
+
+def check_weights(array, name):
+    """Raise an error unless all numbers are finite and >= 0."""
+    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+        bad = np.argwhere(~((array >= 0) & (array < np.inf)))[0]
+        at = f" at index {tuple(int(i) for i in bad)}" if array.ndim else ""
+        raise ValueError(f"{name} must be finite and >= 0; got {array[tuple(bad)]}{at}")
+
+
+def check_class_weight(value, x, axis):
+    """Return the weights of the classes side by side, in the dtype of computation."""
+    array = as_numbers(value, "class_weight")
+    if array.shape != (x.shape[axis],):
+        raise ValueError(
+            f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
+            f"got shape {array.shape}"
+        )
+    with np.errstate(all="ignore"):
+        weight = np.ascontiguousarray(array, computed_in(x.dtype))
+    check_weights(weight, "class_weight")
+    return weight
+
+
+def for_each_row(value, name, x, axis):
+    """Return an option that is a number for each row, as float64."""
+    array = as_numbers(value, name)
+    with np.errstate(all="ignore"):
+        array = native(array, REAL[1])
+    return spread_over(array, name, x.shape[:axis] + x.shape[axis + 1 :], "the rows")
+
+
+def check_scale(value, x, axis):
+    """Return the factor of the gradient: a float, or a float64 array of one for each row."""
+    if type(value) is float or isinstance(value, Real) or np.ndim(value) == 0:
+        return check_number(value, "scale")
+    return for_each_row(value, "scale", x, axis)
+
+
+def check_where(value, x, axis):
+    """Return the mask of what takes part, of the shape of x, with the class axis last."""
+    mask = as_array(value, "where")
+    if mask.dtype != bool:
+        raise TypeError(f"where must be bool; got dtype {mask.dtype}")
+    return class_last(spread_over(mask, "where", x.shape, "the logits"), axis)
+
+
+def check_ignore_index(value, labels):
+    """Return the label of ignored rows, or None if no label of that dtype can have it."""
+    try:
+        label = operator.index(value)
+    except TypeError:
+        label = None
+    if label is None or isinstance(value, bool | np.bool):
+        raise TypeError(f"ignore_index must be None or an integer; got {value!r}")
+    if labels is None:
+        raise ValueError(
+            f"ignore_index is for targets that are class indices (of a distribution, a row of "
+            f"zeros is ignored); got {value}"
+        )
+    limits = np.iinfo(labels.dtype)
+    return label if limits.min <= label <= limits.max else None
+
+
+def check_sparse(matrix, x, axis):
+    """Return a CSR matrix as (data, classes, indptr), the classes of each row in order."""
+    if getattr(matrix, "format", None) != "csr":
+        raise TypeError(
+            f"target must be in CSR format if it is sparse (see its method .tocsr()); "
+            f"got {type(matrix).__name__}"
+        )
+    if x.ndim != 2 or axis != 1:
+        raise ValueError(
+            f"target may be sparse for 2-D logits with axis=-1 only; "
+            f"got logits of shape {x.shape}, axis={axis}"
+        )
+    if matrix.shape != x.shape:
+        raise ValueError(f"target must have the shape of logits, {x.shape}; got {matrix.shape}")
+    data, classes, indptr = (np.asarray(a) for a in (matrix.data, matrix.indices, matrix.indptr))
+    if data.dtype.kind not in "biuf" and not is_half(data.dtype):
+        raise TypeError(f"target must be bool, integer or float; got dtype {data.dtype}")
+    n_rows, n_classes = x.shape
+    if (
+        indptr.shape != (n_rows + 1,)
+        or indptr[0] != 0
+        or np.any(indptr[1:] < indptr[:-1])
+        or indptr[-1] > min(len(classes), len(data))
+    ):
+        raise ValueError("target must have an indptr that rises from 0 to its number of entries")
+    data, classes = data[: indptr[-1]], classes[: indptr[-1]]
+    if classes.size and not (classes.min() >= 0 and classes.max() < n_classes):
+        at = np.argmax((classes < 0) | (classes >= n_classes))
+        row = int(np.searchsorted(indptr, at, side="right")) - 1
+        raise IndexError(f"target must lie in [0, {n_classes}); got {classes[at]} in row {row}")
+    data = np.ascontiguousarray(data, computed_in(x.dtype))
+    same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
+    index = indptr.dtype.newbyteorder("=") if same else INDEX[1]
+    classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
+    rising = classes[1:] > classes[:-1]
+    starts = indptr[(indptr > 0) & (indptr < len(classes))]
+    rising[starts - 1] = True  # from one row to the next
+    if not rising.all():
+        return in_order(data, classes, indptr)
+    return data, classes, indptr
+
+
+def in_order(data, classes, indptr):
+    """Sort the entries of each row by class, and add up those of the same class."""
+    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    order = np.lexsort((classes, rows))
+    rows, classes = rows[order], classes[order]
+    first = np.append(True, (rows[1:] != rows[:-1]) | (classes[1:] != classes[:-1]))
+    sums = np.add.reduceat(data[order].astype(np.float64), np.flatnonzero(first))
+    counts = np.bincount(rows[first], minlength=len(indptr) - 1)
+    begins = np.concatenate(([0], np.cumsum(counts))).astype(indptr.dtype)
+    return sums.astype(data.dtype), classes[first], begins
 
 
 def check_target(value, x, axis):
     """Return the target with its class axis last, and whether it holds labels.
 
-    Labels keep their integer dtype; a distribution keeps bool, integers, float32, float64.
+    Labels keep their integer dtype; a distribution keeps bool, integers and floats; of a
+    sparse one the arrays are returned.
     """
     if hasattr(value, "tocsr"):
-        raise NotImplementedError("a sparse target is not implemented yet")
+        return check_sparse(value, x, axis), False
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise IndexError(f"target must lie in [0, {x.shape[axis]}); got {value}")
     if value is None:
@@ -187,20 +384,58 @@ def check_target(value, x, axis):
             f"target must have shape {rows} (class indices) or {x.shape} (a distribution); "
             f"got {target.shape}"
         )
-    if kind not in "biuf":
+    if kind not in "biuf" and not is_half(target.dtype):
         raise TypeError(
             f"target must be bool, integer or float if it is a distribution; "
             f"got dtype {target.dtype}"
         )
-    dtype = target.dtype.newbyteorder("=")
-    if kind == "f" and dtype not in REAL:
+    dtype = target.dtype.newbyteorder("=") if kind != "V" else target.dtype
+    if is_half(dtype):
+        dtype = dtype if computed_in(x.dtype) == REAL[0] else REAL[0]
+    elif kind == "f" and dtype not in REAL:
         dtype = REAL[1]
     return class_last(native(target, dtype), axis), False
 
 
-def raise_bad_label(target, n_classes):
-    """Raise the IndexError for the first label outside [0, n_classes)."""
-    bad = np.argwhere((target < 0) | (target >= n_classes))
+def check_options(
+    x, axis, labels, class_weight=None, sample_weight=None, ignore_index=None,
+    label_smoothing=0.0, z_loss=0.0, temperature=1.0, where=None,
+):  # fmt: skip
+    """Return the options, or None if all of them are the defaults.
+
+    ``labels`` are the class indices that `ignore_index` is about, or None.
+    """
+    if class_weight is not None:
+        class_weight = check_class_weight(class_weight, x, axis)
+    if sample_weight is not None:
+        sample_weight = for_each_row(sample_weight, "sample_weight", x, axis)
+        check_weights(sample_weight, "sample_weight")
+    if ignore_index is not None:
+        ignore_index = check_ignore_index(ignore_index, labels)
+    label_smoothing = check_number(label_smoothing, "label_smoothing", 0.0, 1.0)
+    z_loss = check_number(z_loss, "z_loss", 0.0, LARGEST)
+    temperature = check_temperature(temperature)
+    if where is not None:
+        where = check_where(where, x, axis)
+        if label_smoothing and class_weight is None:  # a mask is laid over these
+            class_weight = np.ones(x.shape[axis], computed_in(x.dtype))
+    numbers = label_smoothing, z_loss, temperature
+    arrays = class_weight, sample_weight, ignore_index, where
+    if numbers == (0.0, 0.0, 1.0) and all(array is None for array in arrays):
+        return None
+    return Options(
+        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
+    )
+
+
+def raise_bad_label(target, n_classes, options):
+    """Raise the IndexError for the first label outside [0, n_classes) that is not ignored."""
+    bad = ()
+    if not isinstance(target, tuple):  # those of a sparse target were checked before
+        outside = (target < 0) | (target >= n_classes)
+        if options is not None and options.ignore_index is not None:
+            outside &= target != options.ignore_index
+        bad = np.argwhere(outside)
     if len(bad) == 0:
         raise IndexError(f"target must lie in [0, {n_classes}); it was changed while it was read")
     where = tuple(int(i) for i in bad[0])

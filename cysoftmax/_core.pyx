@@ -4,23 +4,29 @@
 Arrays come in checked: native byte order, aligned, the class axis last, outputs that do
 not overlap an input unless they are that input. What is left to find here is a bad label.
 
-A row is worked on whole (`do_row`), or sixteen rows at a time (`do_tile`), or by blocks of
+A row is worked on whole (`do_rows`), or sixteen rows at a time (`do_tile`), or by blocks of
 its classes (`long_rows`). Which one is a matter of speed: each gives a row the same bits.
 Rows come in groups of 16, over which alone losses are summed.
+
+The formula of a row with all its options, and the names of its parts, are at `Group`.
 """
 
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange
-from libc.math cimport INFINITY, NAN, isinf
-from libc.stdint cimport (
-    PTRDIFF_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
-    uint64_t, uintptr_t)
-from libc.stdlib cimport abort, free, malloc
+from libc.math cimport INFINITY, NAN, frexp, isfinite, isinf, isnan, ldexp
+from libc.stdint cimport PTRDIFF_MAX, int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from cysoftmax._job cimport (
+    BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, GRAD, IGNORED_LABEL, LABELS, LOG_SOFTMAX,
+    LOGSUMEXP, LOSS, MASS, SOFTMAX, SPARSE, STATS, VARIANCE, VJP, Job,
+    Rows, Total, add, add_up, copy_items, expect, fill_row, finish, load_halves, load_numbers,
+    put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
+    total_of_rows)
 from cysoftmax._kernels cimport (
-    CHUNK, TILE, Doubles, Isa, Kernels, cache_size, fp_enter, fp_leave, fp_mode, isas)
+    CHUNK, TILE, Isa, Kernels, cache_size, fp_enter, fp_leave, fp_mode, isas)
 from cysoftmax._threads cimport thread_count, thread_num
 
 import os
@@ -28,14 +34,6 @@ import os
 import numpy as np
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    #ifndef CYSOFTMAX_DEBUG
-    #define CYSOFTMAX_DEBUG 0
-    #endif
-    """
-    bint CYSOFTMAX_DEBUG
 
 CYTHON = cython.__version__
 DEBUG = bool(CYSOFTMAX_DEBUG)   # built with Cython's checks on, and with `expect`
@@ -80,359 +78,182 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 # Half of the last level; hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
-# ---------------------------------------------------------------- a job
-
 cdef enum:
-    SOFTMAX = 1
-    LOG_SOFTMAX = 2
-    LOGSUMEXP = 4
-    LOSS = 8
-    GRAD = 16
-    VJP = 32
-    MASS = 64               # the weight of each row, in place of its loss
-    MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
     STREAM_ROW_BYTES = 512      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
     FETCH_BYTES = 1 << 18   # the next row is fetched early if rows are not larger
-    LABELS = 512            # so many are checked at a time
+    LABELS_AT_ONCE = 512    # so many are checked at a time
     PAGE = 4096
 
-cdef struct Rows:
-    char *data                      # NULL: there is no such array
-    ptrdiff_t step                  # bytes from class to class
-    ptrdiff_t outer[MAX_DIMS]       # bytes along the axes of the rows
+# ---------------------------------------------------------------- a row and its target
 
-cdef struct Job:
-    int what
-    const Kernels *kernels
-    const Doubles *doubles
-    ptrdiff_t n_rows, n_classes, itemsize
-    int ndim                        # axes of the rows, after joining what can be joined
-    ptrdiff_t shape[MAX_DIMS]
-    Rows x, out, target             # of a vjp, target is v
-    Rows result                     # what is one number a row: losses or logsumexp
-    int target_kind                 # 'i', 'u', 'f' for a distribution; 'I', 'U' for labels
-    int target_size                 # its item's size in bytes
-    bint stream
-    double weight                   # what the gradient is multiplied with
-    double *losses                  # one for each row, or NULL, besides `result`
-    double *partial                 # hi, lo of each group's sum of losses, or NULL
-    int bad                         # set if a label was out of range
-    ptrdiff_t x_at, target_at       # where a thread's scratch has a row for either; the row
-    ptrdiff_t scratch_bytes         # of the output is at its beginning; bytes of one thread
-    ptrdiff_t exp_bytes             # from one row of exps to the next
-    int together                    # so many rows are worked on by do_rows
+# With d = x / temperature - max and A_c = class_weight_c ((1 - e) T_c + e sum(T) / K),
+#
+#   loss = s (a log(total) - sum A d) + w z lse^2
+#   gradient of the loss = (b p - s A) / temperature,    b = s a + 2 w z lse
+#
+# In the names below: s `sample`, 1 - e `keep`, sum(T) `given`, e sum(T) / K `smooth`,
+# class_weight_c T_c the `share` of class c, their sum `mass`, w = s mass `weight`,
+# smooth times the sum of class weights `smooth_sum`, a = keep mass + smooth_sum.
+cdef struct Group:              # up to 16 rows, and what each of them boils down to
+    ptrdiff_t first
+    int n_rows
+    char[TILE] skipped          # nothing to compute: zeros
+    char[TILE] ignored          # has no loss, weight or gradient
+    ptrdiff_t[TILE] y           # its label
+    double[TILE] sample, given, share, mass, smooth, smooth_sum, weight
+    double[TILE] factor         # what its gradient is multiplied with, 1 / temperature included
+    double[TILE] shift, coarse, fine, log_total
+    double[TILE] hi, lo         # what its exps are multiplied with
+    double[TILE] half, extra    # see half_of and extra_of
+    double[TILE] loss           # its loss, or its logsumexp, or 0
 
-cdef struct Total:                  # of a row, in natural units
-    double coarse, fine, error
+cdef struct Place:              # where one row is
+    const char *x               # its logits, side by side
+    char *e                     # its exps, or NULL
+    char *a                     # its target if that is a distribution: the shares
+    const char *base            # the class weights of the classes that take part; NULL for ones
+    const unsigned char *where  # which classes take part, or NULL for all
 
-
-cdef inline void expect(bint condition) noexcept nogil:
-    """In a debug build, stop at once where an index is outside of its array."""
-    if CYSOFTMAX_DEBUG and not condition:
-        abort()
-
-
-cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
-    """Where row i begins."""
-    expect(0 <= i < job.n_rows)
-    cdef char *place = rows.data
-    cdef int d
-    if job.ndim == 1:
-        return place + i * rows.outer[0]
-    for d in range(job.ndim - 1, 0, -1):
-        place += (i % job.shape[d]) * rows.outer[d]
-        i //= job.shape[d]
-    return place + i * rows.outer[0]
-
-
-# ---------------------------------------------------------------- sums
-
-cdef inline double two_sum(double a, double b, double *error) noexcept nogil:
-    cdef double s = a + b
-    cdef double part = s - a
-    error[0] = (a - (s - part)) + (b - part)
-    return s
-
-
-cdef inline void add(Total *total, double coarse, double fine) noexcept nogil:
-    """Add one block of classes; total.coarse, total.fine and total.error are kept apart."""
-    cdef double e1, e2
-    total.coarse = two_sum(total.coarse, coarse, &e1)
-    total.fine = two_sum(total.fine, fine, &e2)
-    total.error += e1 + e2
-
-
-cdef inline void finish(Total *total) noexcept nogil:
-    total.fine += total.error
-
-
-cdef void add_up(const double *values, ptrdiff_t n, double *hi, double *lo) noexcept nogil:
-    """hi + lo = the sum of the values, with the rounding errors in lo."""
-    cdef double error
-    cdef ptrdiff_t i
-    hi[0] = lo[0] = 0
-    for i in range(n):
-        hi[0] = two_sum(hi[0], values[i], &error)
-        lo[0] += error
-
-
-cdef double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
-    """The sum over all groups of hi + lo, in order."""
-    cdef double hi = 0, lo = 0, error
-    cdef ptrdiff_t g
-    for g in range(n_groups):
-        hi = two_sum(hi, partial[2 * g], &error)
-        lo += error + partial[2 * g + 1]
-    return hi if isinf(hi) else hi + lo
-
-
-cdef double total_of_rows(const double *values, ptrdiff_t n) noexcept nogil:
-    """The same of the numbers of the rows: groups of 16 first."""
-    cdef double hi = 0, lo = 0, error, group, group_error
-    cdef ptrdiff_t g
-    for g in range((n + TILE - 1) // TILE):
-        add_up(values + g * TILE, min(<ptrdiff_t>TILE, n - g * TILE), &group, &group_error)
-        hi = two_sum(hi, group, &error)
-        lo += error + group_error
-    return hi if isinf(hi) else hi + lo
-
-
-# ---------------------------------------------------------------- loading
-
-ctypedef fused integer:
-    int8_t
-    int16_t
-    int32_t
-    int64_t
-    uint8_t
-    uint16_t
-    uint32_t
-    uint64_t
-
-ctypedef fused number:
-    integer
-    float
-    double
-
-
-cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                         ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
-    """Copy n strided numbers to strided reals of the given size."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if itemsize == 4:
-            (<float *>(target + c * target_step))[0] = <float>source[0]
-        else:
-            (<double *>(target + c * target_step))[0] = <double>source[0]
-        source = <const number *>(<const char *>source + step)
-
-
-cdef void load_distribution(const Job *job, ptrdiff_t i, char *into) noexcept nogil:
-    """Row i of a target that is a distribution, as contiguous reals of the logits' dtype."""
-    cdef const void *p = row_at(job, &job.target, i)
-    cdef ptrdiff_t step = job.target.step, n = job.n_classes, size = job.itemsize
-    if job.target_kind == c'f':
-        if job.target_size == 4:
-            convert[float](<const float *>p, step, n, into, size, size)
-        else:
-            convert[double](<const double *>p, step, n, into, size, size)
-    elif job.target_kind == c'i':
-        if job.target_size == 1:
-            convert[int8_t](<const int8_t *>p, step, n, into, size, size)
-        elif job.target_size == 2:
-            convert[int16_t](<const int16_t *>p, step, n, into, size, size)
-        elif job.target_size == 4:
-            convert[int32_t](<const int32_t *>p, step, n, into, size, size)
-        else:
-            convert[int64_t](<const int64_t *>p, step, n, into, size, size)
-    else:
-        if job.target_size == 1:
-            convert[uint8_t](<const uint8_t *>p, step, n, into, size, size)
-        elif job.target_size == 2:
-            convert[uint16_t](<const uint16_t *>p, step, n, into, size, size)
-        elif job.target_size == 4:
-            convert[uint32_t](<const uint32_t *>p, step, n, into, size, size)
-        else:
-            convert[uint64_t](<const uint64_t *>p, step, n, into, size, size)
-
-
-cdef inline void copy_reals(const char *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                            ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
-    if itemsize == 4:
-        convert[float](<const float *>source, step, n, target, target_step, itemsize)
-    else:
-        convert[double](<const double *>source, step, n, target, target_step, itemsize)
-
-
-cdef inline void keep_number(const Job *job, ptrdiff_t i, double value) noexcept nogil:
-    """Store what row i amounts to wherever it is wanted."""
-    cdef char *place
-    if job.losses != NULL:
-        job.losses[i] = value
-    if job.result.data != NULL:
-        place = row_at(job, &job.result, i)
-        if job.itemsize == 4:
-            (<float *>place)[0] = <float>value
-        else:
-            (<double *>place)[0] = value
-
-
-cdef inline const char *contiguous(const Job *job, const Rows *rows, ptrdiff_t i,
-                                   char *spare) noexcept nogil:
-    """Row i with its reals side by side: where it is, or copied to `spare`."""
-    cdef const char *place = row_at(job, rows, i)
-    if rows.step == job.itemsize:
-        return place
-    copy_reals(place, rows.step, job.n_classes, spare, job.itemsize, job.itemsize)
-    return spare
-
-
-cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
-                           ptrdiff_t *y) noexcept nogil:
-    """The labels of n rows, -1 where one is out of range. Each is read once, so that another
-    thread that changes it cannot make a checked label into another one."""
-    cdef integer label
-    cdef int r
-    for r in range(n):
-        label = (<const volatile integer *>row_at(job, &job.target, first + r))[0]
-        # As unsigned, a negative number is larger than any number of classes.
-        y[r] = <ptrdiff_t>label if <uint64_t>label < <uint64_t>job.n_classes else -1
-
-
-cdef void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
-    cdef bint signed = job.target_kind == c'I'
-    if job.target_size == 8:
-        if signed:
-            labels_as(<int64_t>0, job, first, n, y)
-        else:
-            labels_as(<uint64_t>0, job, first, n, y)
-    elif job.target_size == 4:
-        if signed:
-            labels_as(<int32_t>0, job, first, n, y)
-        else:
-            labels_as(<uint32_t>0, job, first, n, y)
-    elif job.target_size == 2:
-        if signed:
-            labels_as(<int16_t>0, job, first, n, y)
-        else:
-            labels_as(<uint16_t>0, job, first, n, y)
-    elif signed:
-        labels_as(<int8_t>0, job, first, n, y)
-    else:
-        labels_as(<uint8_t>0, job, first, n, y)
-
-
-# ---------------------------------------------------------------- one row
 
 cdef inline ptrdiff_t chunks(ptrdiff_t n) noexcept nogil:
     """How many chunks, the pieces in which the kernels want their sums, n classes make."""
     return (n + CHUNK - 1) // CHUNK
 
 
-cdef struct Group:              # up to 16 rows, and what each of them boils down to
-    ptrdiff_t first
-    int n_rows
-    ptrdiff_t[TILE] y           # its label
-    double[TILE] mass           # what its target sums to: 1 for a label
-    double[TILE] shift, coarse, fine, log_total
-    double[TILE] hi, lo         # what its exps are multiplied with
-    double[TILE] loss           # its loss, or its logsumexp, or 0
-
-
-cdef inline bint distribution(const Job *job) noexcept nogil:
-    """Whether the target is a distribution for each row."""
-    return job.target_kind in (c'i', c'u', c'f')
-
-
 cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noexcept nogil:
-    """Read the labels of the rows. A row whose label is out of range gets class 0, and the call
-    an error in the end."""
+    """Read what there is of each row besides its logits: label, weight, scale. A row whose label
+    is out of range gets class 0, and the call an error in the end."""
+    cdef double factor = job.unit / job.temperature * job.load_scale
     cdef int r
     g.first = first
     g.n_rows = n_rows
     for r in range(TILE):       # a tile has 16 rows whatever n_rows is
+        g.skipped[r] = g.ignored[r] = 0
         g.y[r] = 0
-        g.mass[r] = g.coarse[r] = 1
+        g.sample[r] = g.given[r] = g.share[r] = g.mass[r] = g.weight[r] = g.coarse[r] = 1
+        g.smooth[r] = g.smooth_sum[r] = g.extra[r] = 0
+        g.half[r] = 0.5
         g.fine[r] = g.log_total[r] = g.hi[r] = g.lo[r] = g.loss[r] = 0
-    if job.target_kind in (c'I', c'U'):
+        g.factor[r] = factor
+    if job.target_is == LABELS:
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
             if g.y[r] < 0:
-                job.bad = 1
+                if g.y[r] == BAD_LABEL:
+                    job.bad = 1
+                g.ignored[r] = g.y[r] == IGNORED_LABEL
                 g.y[r] = 0
+    if job.weighted:
+        for r in range(n_rows):
+            if job.target_is == LABELS and job.class_weight != NULL:
+                g.share[r] = g.mass[r] = real_at(job, job.class_weight, g.y[r])
+            if job.sample.data != NULL:
+                g.sample[r] = (<const double *>row_at(job, &job.sample, first + r))[0]
+                g.ignored[r] |= g.sample[r] == 0
+            weigh(job, g, r)
+    if job.scale.data != NULL:
+        for r in range(n_rows):
+            g.factor[r] *= (<const double *>row_at(job, &job.scale, first + r))[0]
 
 
-cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
-    """From the sums: log(total) = log(1 + rest) and weight / total. The largest term is exactly
-    1, and rest what else there is, to full relative accuracy however small it is."""
-    cdef double weight[TILE]
-    cdef int r
-    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
-        for r in range(g.n_rows):
-            g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
-        job.doubles.log1p(g.log_total, g.n_rows)
-    if job.what & (SOFTMAX | GRAD):
-        for r in range(g.n_rows):
-            weight[r] = g.mass[r] * job.weight
-        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
+cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
+    """Take note of what row r weighs."""
+    g.weight[r] = 0 if g.ignored[r] else g.sample[r] * g.mass[r]
+    # The statistics of a row do not need its target.
+    g.skipped[r] = g.ignored[r] and not job.what & STATS
 
 
-cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x) noexcept nogil:
-    """log(total) - (x - shift), for the label's logit x; neither part is negative."""
-    cdef double hi, lo
-    expect(0 <= g.y[r] < job.n_classes)
-    job.kernels.difference(x, 0, g.shift[r], &hi, &lo)
-    return (g.log_total[r] - hi) - lo
+cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexcept nogil:
+    """Read a row's mask and distribution: which classes take part, and what they weigh."""
+    cdef ptrdiff_t i = g.first + r, n = job.n_classes, taking_part = n
+    if g.skipped[r]:
+        return
+    if job.where.data != NULL:
+        p.where = where_row(job, i, scratch + job.where_at)
+        taking_part = count(p.where, n)
+    if taking_part == 0:
+        g.ignored[r] = 1
+        weigh(job, g, r)
+        g.skipped[r] = 1
+        return
+    if job.target_is == DISTRIBUTION:
+        p.a = scratch + job.target_at
+        load_numbers(job, &job.target, i, p.a)
+        g.given[r] = g.mass[r] = mass_of(job, p.a)
+        g.ignored[r] |= g.given[r] == 0 and all_zero(job, p.a)
+        if job.class_weight != NULL:
+            job.kernels.product(p.a, job.class_weight, n, p.a)
+            g.mass[r] = mass_of(job, p.a)
+    elif job.target_is == SPARSE:
+        weigh_entries(job, g, r)
+    if job.smoothing != 0 and not g.ignored[r]:
+        g.smooth[r] = job.smoothing * g.given[r] / taking_part
+        g.smooth_sum[r] = g.smooth[r] * job.class_sum
+        if p.where != NULL:     # class_weight is never NULL then
+            job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at, False)
+            p.base = scratch + job.base_at
+            g.smooth_sum[r] = g.smooth[r] * mass_of(job, p.base)
+    weigh(job, g, r)
 
 
-cdef inline double expected_loss(const Job *job, const Group *g, int r, const char *x,
-                                 const char *a) noexcept nogil:
-    """The same for a distribution: mass log(total) - sum a (x - shift)."""
-    cdef Total expected = dot(job, a, x, g.shift[r], True)
-    if not -INFINITY < expected.coarse < INFINITY:
-        expected = careful_dot(job, a, x, g.shift[r])
-    return (g.mass[r] * g.log_total[r] - expected.coarse) - expected.fine
+cdef inline const unsigned char *where_row(const Job *job, ptrdiff_t i,
+                                           char *spare) noexcept nogil:
+    cdef const char *place = row_at(job, &job.where, i)
+    if job.where.step != 1:
+        copy_items(place, job.where.step, job.n_classes, spare, 1, 1)
+        place = spare
+    return <const unsigned char *>place
 
+
+cdef inline ptrdiff_t count(const unsigned char *where, ptrdiff_t n) noexcept nogil:
+    cdef ptrdiff_t c, total = 0
+    for c in range(n):
+        total += where[c] != 0
+    return total
+
+
+cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, char *spare,
+                                 const unsigned char *where=NULL) noexcept nogil:
+    """Row i as reals side by side: where it is, or copied to `spare`; with -inf where it does
+    not take part."""
+    cdef const char *place = row_at(job, rows, i)
+    cdef ptrdiff_t c
+    if not rows.direct:
+        if rows.item == 2:
+            load_halves(job, rows, place, spare)
+        else:
+            copy_items(place, rows.step, job.n_classes, spare, rows.item, rows.item)
+        place = spare
+    if job.load_scale != 1:
+        for c in range(job.n_classes):
+            put_real(job, spare, c, real_at(job, place, c) * job.load_scale)
+        place = spare
+    if where != NULL:
+        job.kernels.choose(where, place, job.n_classes, -INFINITY, spare, False)
+        place = spare
+    return place
+
+
+# ---------------------------------------------------------------- sums over a row
 
 cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
                              char *e) noexcept nogil:
-    """sum exp(x - shift) over the classes; each exp goes to e, unless that is NULL. The row at
-    `next` is fetched from memory on the way, unless that is NULL."""
+    """sum exp(d) over the classes; each exp goes to e, unless that is NULL. The row at `next` is
+    fetched from memory on the way, unless that is NULL."""
     cdef Total total = Total(0, 0, 0)
     cdef double coarse, fine
     cdef ptrdiff_t b, at
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
         job.kernels.exp_sum(x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
-                            next + at if next != NULL else NULL,
+                            job.rate, next + at if next != NULL else NULL,
                             e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
     finish(&total)
     return total
-
-
-cdef inline double log_of(const Job *job, Total total) noexcept nogil:
-    """log(total) of a single row; see finish_group."""
-    cdef double rest = (total.coarse - 1) + total.fine
-    job.doubles.log1p(&rest, 1)
-    return rest
-
-
-cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
-                                double log_total) noexcept nogil:
-    """shift + log_total, where an infinite shift is the answer unless there is a NaN."""
-    cdef double hi = 0, lo
-    cdef ptrdiff_t c
-    if isinf(shift):
-        for c in range(job.n_classes):
-            job.kernels.difference(x, c, 0, &hi, &lo)
-            if hi != hi:
-                return hi
-        return shift
-    return shift + log_total
 
 
 cdef inline double mass_of(const Job *job, const char *a) noexcept nogil:
@@ -450,58 +271,446 @@ cdef inline double mass_of(const Job *job, const char *a) noexcept nogil:
 
 cdef Total dot(const Job *job, const char *a, const char *x, double shift,
                bint skip_zeros) noexcept nogil:
-    """sum a (x - shift) as coarse + fine, all but exact; see `difference` in kernels.h."""
+    """sum a (x - shift) as coarse + fine, all but exact; of ones where a is NULL."""
     cdef Total total = Total(0, 0, 0)
     cdef double hi, lo
-    cdef ptrdiff_t b, at
+    cdef ptrdiff_t b, at, n
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
-        job.kernels.dot(a + at, x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
-                        skip_zeros, &hi, &lo)
+        n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
+        if a == NULL:
+            job.kernels.spread(x + at, n, shift, &hi, &lo)
+        else:
+            job.kernels.dot(a + at, x + at, n, shift, skip_zeros, &hi, &lo)
         add(&total, hi, lo)
     finish(&total)
     return total
 
 
-cdef Total careful_dot(const Job *job, const char *a, const char *x,
-                       double shift) noexcept nogil:
-    """`dot` for a row in which x - shift overflows: in double, term by term."""
-    cdef Total total = Total(0, 0, 0)
-    cdef double weight, hi, lo
+cdef Total loss_dot(const Job *job, const char *a, const char *x, double shift) noexcept nogil:
+    """`dot` without the zeros; in double, term by term, if a term or the sum overflows."""
+    cdef Total total = dot(job, a, x, shift, True)
+    cdef double weight = 1, hi, lo
     cdef ptrdiff_t c
+    if isfinite(total.coarse):
+        return total
+    total = Total(0, 0, 0)
     for c in range(job.n_classes):
-        job.kernels.difference(a, c, 0, &weight, &lo)
+        if a != NULL:
+            weight = real_at(job, a, c)
         if weight != 0:
-            job.kernels.difference(x, c, shift, &hi, &lo)
-            total.coarse += weight * hi
+            job.kernels.term(weight, x, c, shift, &hi, &lo)
+            total.coarse += hi
+            total.fine += lo
     return total
 
 
 cdef inline bint all_zero(const Job *job, const char *a) noexcept nogil:
-    cdef double hi, lo
     cdef ptrdiff_t c
     for c in range(job.n_classes):
-        job.kernels.difference(a, c, 0, &hi, &lo)
-        if hi != 0:
+        if real_at(job, a, c) != 0:
             return False
     return True
 
 
-cdef inline void store_row(const Job *job, ptrdiff_t i, const char *row) noexcept nogil:
-    """Copy a row of scratch to a strided output."""
-    copy_reals(row, job.itemsize, job.n_classes, row_at(job, &job.out, i), job.out.step,
-               job.itemsize)
+# ---------------------------------------------------------------- sparse targets
+
+# The non-zeros of a chunk of classes are put side by side, each in the lane it would have in
+# the whole row. The zeros in between would change nothing, so the sums have the bits of the
+# distribution that is written out.
+cdef struct Packed:
+    double[CHUNK] a, x          # room for reals of either size
+    int n
 
 
-cdef inline void fill_row(const Job *job, ptrdiff_t i) noexcept nogil:
-    """Zeros for the gradient of a row without a target."""
+cdef inline ptrdiff_t index_at(const Job *job, const char *indices, ptrdiff_t j) noexcept nogil:
+    if job.index_item == 4:
+        return (<const volatile int32_t *>indices)[j]
+    return <ptrdiff_t>(<const volatile int64_t *>indices)[j]
+
+
+cdef inline ptrdiff_t entry_bound(const Job *job, ptrdiff_t j) noexcept nogil:
+    """indptr[j], which was checked, within the entries even if another thread changed it."""
+    return max(<ptrdiff_t>0, min(index_at(job, job.indptr, j), job.n_entries))
+
+
+cdef inline ptrdiff_t entry_at(Job *job, ptrdiff_t j, bint weighted, double *share) noexcept nogil:
+    """The class of entry j, and what it holds, times the class weight if `weighted`. Checked
+    before; a class that was changed since does no harm."""
+    cdef ptrdiff_t c = index_at(job, job.entry_classes, j)
+    if not 0 <= c < job.n_classes:
+        job.bad = 1
+        c = 0
+    share[0] = real_at(job, job.entries, j)
+    if weighted and job.class_weight != NULL:
+        share[0] *= real_at(job, job.class_weight, c)
+        if job.itemsize == 4:
+            share[0] = <float>share[0]
+    return c
+
+
+cdef void pack(Job *job, ptrdiff_t *j, ptrdiff_t end, bint weighted, const char *x,
+               Packed *p) noexcept nogil:
+    """Pack entries from j on that belong to one chunk, with their logits unless x is NULL; j
+    becomes the first that does not."""
+    cdef char *a = <char *>p.a
+    cdef char *logits = <char *>p.x
+    cdef int used[16]
+    cdef ptrdiff_t c, chunk = -1
+    cdef double share
+    cdef int lane, slot
+    memset(used, 0, sizeof(used))
+    p.n = 0
+    while j[0] < end:
+        c = entry_at(job, j[0], weighted, &share)
+        if chunk < 0:
+            chunk = c // CHUNK
+        lane = c % 16
+        if c // CHUNK != chunk or used[lane] == CHUNK // 16:
+            return
+        slot = 16 * used[lane] + lane
+        used[lane] += 1
+        if slot >= p.n:
+            memset(a + p.n * job.itemsize, 0, 16 * job.itemsize)
+            memset(logits + p.n * job.itemsize, 0, 16 * job.itemsize)
+            p.n += 16
+        put_real(job, a, slot, share)
+        if x != NULL:
+            put_real(job, logits, slot, real_at(job, x, c))
+        j[0] += 1
+
+
+cdef double mass_of_entries(Job *job, ptrdiff_t i, bint weighted) noexcept nogil:
+    """mass_of for row i of a sparse target."""
+    cdef ptrdiff_t j = entry_bound(job, i), end = entry_bound(job, i + 1)
+    cdef Total total = Total(0, 0, 0)
+    cdef Packed p
+    cdef double hi, lo
+    while j < end:
+        pack(job, &j, end, weighted, NULL, &p)
+        job.kernels.sum(p.a, p.n, &hi, &lo)
+        add(&total, hi, lo)
+    finish(&total)
+    return total.coarse + total.fine
+
+
+cdef Total dot_of_entries(Job *job, ptrdiff_t i, const char *x, double shift) noexcept nogil:
+    """loss_dot for row i of a sparse target."""
+    cdef ptrdiff_t j = entry_bound(job, i), end = entry_bound(job, i + 1), c
+    cdef Total total = Total(0, 0, 0)
+    cdef Packed p
+    cdef double hi, lo, share
+    while j < end:
+        pack(job, &j, end, True, x, &p)
+        job.kernels.dot(p.a, p.x, p.n, shift, True, &hi, &lo)
+        add(&total, hi, lo)
+    finish(&total)
+    if isfinite(total.coarse):
+        return total
+    total = Total(0, 0, 0)
+    for j in range(entry_bound(job, i), end):
+        c = entry_at(job, j, True, &share)
+        if share != 0:
+            job.kernels.term(share, x, c, shift, &hi, &lo)
+            total.coarse += hi
+            total.fine += lo
+    return total
+
+
+cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
+    cdef ptrdiff_t i = g.first + r, j
+    cdef double value
+    cdef bint any_entry = False
+    for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
+        entry_at(job, j, False, &value)
+        any_entry |= value != 0
+    g.ignored[r] |= not any_entry
+    g.given[r] = g.mass[r] = mass_of_entries(job, i, False)
+    if job.class_weight != NULL:
+        g.mass[r] = mass_of_entries(job, i, True)
+
+
+# ---------------------------------------------------------------- from the sums to the loss
+
+cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept nogil:
+    """Of the logits over the temperature."""
+    return g.shift[r] / job.temperature + g.log_total[r]
+
+
+cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
+    """a, the sum of A."""
+    return job.keep * g.mass[r] + g.smooth_sum[r]
+
+
+cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
+    """From the sums: log(total) = log(1 + rest) and what the exps are multiplied with. The
+    largest term is exactly 1, and rest what else there is, to full relative accuracy however
+    small it is."""
+    cdef double weight[TILE]
+    cdef int r
+    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS | STATS) or job.z_loss != 0:
+        for r in range(g.n_rows):
+            g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
+        job.doubles.log1p(g.log_total, g.n_rows)
+    if job.what & SOFTMAX:
+        for r in range(g.n_rows):
+            weight[r] = 1
+        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
+    elif job.what & GRAD:
+        for r in range(g.n_rows):
+            weight[r] = g.sample[r] * total_mass(job, g, r)
+            if job.z_loss != 0:
+                weight[r] += 2 * g.weight[r] * job.z_loss * log_sum_exp(job, g, r)
+            weight[r] *= g.factor[r]
+        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
+        if job.keep != 0 and (job.weighted or leaves_more(job)):
+            for r in range(g.n_rows):
+                g.half[r] = half_of(job, g, r)
+                g.extra[r] = extra_of(job, g, r)
+
+
+cdef inline double loss_of(const Job *job, const Group *g, int r, Total sharp,
+                           const char *x, const char *base) noexcept nogil:
+    """s (a log(total) - sum A d) + w z lse^2, where sharp is the sum of share times x - shift.
+    No term of it is negative. x and base are looked at for smoothing only."""
+    cdef double hi = sharp.coarse, lo = sharp.fine, loss, lse
+    cdef Total smooth
+    if job.smoothing != 0:
+        hi *= job.keep
+        lo *= job.keep
+        if g.smooth[r] != 0:
+            smooth = loss_dot(job, base, x, g.shift[r])
+            hi += g.smooth[r] * smooth.coarse
+            lo += g.smooth[r] * smooth.fine
+    if job.rate != NULL:
+        hi /= job.temperature
+        lo /= job.temperature
+    loss = g.sample[r] * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
+    if job.z_loss != 0 and g.weight[r] != 0:
+        lse = log_sum_exp(job, g, r)
+        loss += g.weight[r] * job.z_loss * (lse * lse)
+    return loss
+
+
+cdef inline Total label_term(const Job *job, const Group *g, int r, const char *x,
+                             ptrdiff_t step) noexcept nogil:
+    """share (x - shift) of a label; from class to class of x it is `step` bytes."""
+    cdef Total sharp = Total(0, 0, 0)
+    expect(0 <= g.y[r] < job.n_classes)
+    if g.share[r] != 0:         # 0 times -inf is 0
+        job.kernels.term(g.share[r], x + g.y[r] * step, 0, g.shift[r], &sharp.coarse, &sharp.fine)
+    return sharp
+
+
+cdef inline double row_loss(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
+    cdef Total sharp = Total(0, 0, 0)
+    if job.keep == 0:           # nor does this read a logit for nothing
+        pass
+    elif job.target_is == LABELS:
+        sharp = label_term(job, g, r, p.x, job.itemsize)
+    elif job.target_is == DISTRIBUTION:
+        sharp = loss_dot(job, p.a, p.x, g.shift[r])
+    else:
+        sharp = dot_of_entries(job, g.first + r, p.x, g.shift[r])
+    return loss_of(job, g, r, sharp, p.x, p.base)
+
+
+cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
+                                double log_total) noexcept nogil:
+    """shift + log_total, where an infinite shift is the answer unless there is a NaN."""
+    if isinf(shift):
+        return NAN if first_nan(job, x) < job.n_classes else shift
+    return shift + log_total
+
+
+cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
+    """The first class whose logit is NaN, or n_classes."""
     cdef ptrdiff_t c
-    cdef char *place
-    if job.out.data != NULL:
-        place = row_at(job, &job.out, i)
-        for c in range(job.n_classes):
-            memset(place + c * job.out.step, 0, job.itemsize)
+    for c in range(job.n_classes):
+        if isnan(real_at(job, x, c)):
+            return c
+    return job.n_classes
 
+
+# ---------------------------------------------------------------- from the exps to the gradient
+
+# A class that has half of the target or more is given its gradient as b (p - 1) - (s A - b):
+# see `exclude`. Its share then stands for (s A - b) / (keep s), so that all classes have
+# keep s times something subtracted.
+
+cdef inline double half_of(const Job *job, const Group *g, int r) noexcept nogil:
+    """The share from which on a class is treated so."""
+    cdef double half = (g.mass[r] + g.smooth_sum[r] / job.keep) / 2
+    return half if half > 0 else INFINITY
+
+
+cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
+    """b / (keep s) - mass."""
+    cdef double extra = g.smooth_sum[r]
+    if job.z_loss != 0 and g.sample[r] != 0:
+        extra += 2 * job.z_loss * g.weight[r] / g.sample[r] * log_sum_exp(job, g, r)
+    return extra / job.keep
+
+
+cdef inline bint leaves_more(const Job *job) noexcept nogil:
+    """Whether b / (keep s) can be anything but the mass."""
+    return job.smoothing != 0 or job.z_loss != 0
+
+
+cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
+    return job.keep * g.sample[r] * g.factor[r]
+
+
+cdef inline void exclude_share(const Job *job, const Group *g, int r, double share, char *e,
+                               ptrdiff_t c, ptrdiff_t step) noexcept nogil:
+    """Before the exps are scaled: what has to be done for a class with that share."""
+    if share >= g.half[r]:
+        job.kernels.exclude(e, c, step, g.coarse[r], g.fine[r])
+
+
+cdef inline void subtract_share(const Job *job, const Group *g, int r, double share,
+                                char *grad) noexcept nogil:
+    """And after that; grad is the class's entry of the gradient."""
+    if share >= g.half[r]:
+        share = (share - g.mass[r]) - g.extra[r]
+    if share != 0:
+        job.kernels.subtract(grad, share, sharp_weight(job, g, r))
+
+
+cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
+                   bint stream) noexcept nogil:
+    """From the exps of a row, which are overwritten, its gradient."""
+    cdef ptrdiff_t n = job.n_classes, i = g.first + r, j, c
+    cdef double base_weight = g.smooth[r] * g.sample[r] * g.factor[r], share
+    cdef bint sharp = job.keep != 0
+    cdef char *a = p.a if sharp else NULL
+    if a != NULL:
+        job.kernels.exclude_major(p.e, a, n, g.mass[r], g.half[r], g.extra[r], g.coarse[r],
+                                  g.fine[r])
+    elif sharp and job.target_is == LABELS:
+        exclude_share(job, g, r, g.share[r], p.e, g.y[r], 1)
+    elif sharp:
+        for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
+            c = entry_at(job, j, True, &share)
+            exclude_share(job, g, r, share, p.e, c, 1)
+    job.kernels.scale(p.e, n, g.hi[r], g.lo[r], p.base, base_weight, a, sharp_weight(job, g, r),
+                      out, stream)
+    if not sharp or a != NULL:
+        return
+    if job.target_is == LABELS:
+        subtract_share(job, g, r, g.share[r], out + g.y[r] * job.itemsize)
+    else:
+        for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
+            c = entry_at(job, j, True, &share)
+            subtract_share(job, g, r, share, out + c * job.itemsize)
+
+
+cdef inline void deliver(const Job *job, const Rows *rows, ptrdiff_t i, char *row,
+                         const unsigned char *where) noexcept nogil:
+    """Put a row that was not computed in its place there; what does not take part is `filling`."""
+    cdef char *place = row
+    if where != NULL:
+        if rows.direct:
+            place = row_at(job, rows, i)
+        job.kernels.choose(where, row, job.n_classes, filling(job), place,
+                           job.stream and rows.direct)
+    if not rows.direct:
+        store_row(job, rows, i, row)
+
+
+cdef inline double filling(const Job *job) noexcept nogil:
+    """What an output has where a class does not take part."""
+    return -INFINITY if job.what & LOG_SOFTMAX else 0
+
+
+cdef void write_row(Job *job, char *scratch, const Group *g, int r, const Place *p) noexcept nogil:
+    """The outputs of row r."""
+    cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t n = job.n_classes, i = g.first + r
+    cdef bint at_once = job.out.direct and p.where == NULL
+    cdef char *out = row_at(job, &job.out, i) if at_once else p.e
+    if job.what & VARIANCE:
+        write_variance(job, scratch, g, r, p)
+    if job.what & LOG_SOFTMAX:
+        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, job.stream and at_once)
+    elif job.what & SOFTMAX:
+        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, job.stream and at_once)
+    else:
+        gradient(job, g, r, p, out, job.stream and at_once)
+    if not at_once:
+        deliver(job, &job.out, i, out, p.where)
+
+
+cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
+                         const Place *p) noexcept nogil:
+    cdef char *out = scratch + job.variance_at
+    cdef double one = 1, hi, lo
+    if job.variance.direct:
+        out = row_at(job, &job.variance, g.first + r)
+    job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.weight[r], out,
+                         job.stream and job.variance.direct)
+    if not job.variance.direct:
+        store_row(job, &job.variance, g.first + r, out)
+
+
+cdef inline void keep_numbers(const Job *job, ptrdiff_t i, double loss,
+                              double weight) noexcept nogil:
+    """Store what row i amounts to wherever it is wanted."""
+    if job.losses != NULL:
+        job.losses[i] = loss
+        if job.weighted:
+            job.weights[i] = weight
+    if job.result.data != NULL:
+        put_number(job, &job.result, row_at(job, &job.result, i), loss)
+
+
+# ---------------------------------------------------------------- statistics
+
+cdef void write_stats(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
+    """STATISTICS numbers about a row, in that order."""
+    cdef double *stats = <double *>row_at(job, &job.stats, g.first + r)
+    cdef double total = g.coarse[r] + g.fine[r], target = 0
+    cdef Total spread
+    if g.skipped[r]:
+        stats[0], stats[1], stats[2], stats[3], stats[4], stats[5] = -INFINITY, 0, -1, 0, 0, 0
+        return
+    stats[0] = logsumexp_of(job, p.x, g.shift[r] / job.temperature, g.log_total[r])
+    # -sum p log p, where log p = d - log(total): neither term is negative.
+    spread = dot(job, p.e, p.x, g.shift[r], True)
+    stats[1] = g.log_total[r] - (
+        (spread.coarse + spread.fine) / job.kernels.unit / job.temperature) / total
+    stats[2] = arg_max(job, g, r, p)
+    stats[3] = 1 / total
+    if job.target_is == LABELS:
+        target = real_at(job, p.e, g.y[r])
+    elif job.target_is == DISTRIBUTION:
+        spread = dot(job, p.a, p.e, 0, True)
+        target = spread.coarse + spread.fine
+    elif job.target_is == SPARSE:
+        spread = dot_of_entries(job, g.first + r, p.e, 0)
+        target = spread.coarse + spread.fine
+    stats[4] = g.loss[r]
+    stats[5] = 0 if g.ignored[r] else target / job.kernels.unit / total
+
+
+cdef inline ptrdiff_t arg_max(const Job *job, const Group *g, int r,
+                              const Place *p) noexcept nogil:
+    """The first of the largest logits that take part, and the first NaN if there is one."""
+    cdef ptrdiff_t c
+    if isnan(g.coarse[r]) or isnan(g.fine[r]):
+        c = first_nan(job, p.x)
+        if c < job.n_classes:
+            return c
+        if p.where != NULL and g.shift[r] == -INFINITY:
+            c = 0
+            while not p.where[c]:
+                c += 1
+            return c
+    return job.kernels.find(p.x, job.n_classes, g.shift[r])
+
+
+# ---------------------------------------------------------------- row by row
 
 cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
     """Half a page away from x modulo a page: a load of x that has the same low address bits
@@ -512,7 +721,7 @@ cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
 cdef inline const char *next_row(const Job *job, ptrdiff_t i) noexcept nogil:
     """The row after row i, if it is worth fetching while that one is worked on: if it is read
     where it is, and both fit into the L2 cache."""
-    if i + 1 == job.n_rows or job.x.step != job.itemsize or (
+    if i + 1 == job.n_rows or not job.x.direct or (
             job.n_classes > FETCH_BYTES // job.itemsize):
         return NULL
     return row_at(job, &job.x, i + 1)
@@ -523,71 +732,58 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
 
     In three steps, so that the few numbers of all its rows are worked on together.
     """
-    cdef const Kernels *k = job.kernels
-    cdef const char *x[TILE]
-    cdef char *e[TILE]
-    cdef char *a = NULL
-    cdef char *out
-    cdef ptrdiff_t n = job.n_classes
+    cdef Place[TILE] p
     cdef Total total
+    cdef char *exps = NULL
     cdef int r
 
-    if distribution(job):                       # then the group is one row
-        a = scratch + job.target_at
-        load_distribution(job, g.first, a)
-        g.mass[0] = mass_of(job, a)
-        if job.what & MASS or g.mass[0] == 0 and all_zero(job, a):
-            g.loss[0] = g.mass[0]
-            fill_row(job, g.first)
-            return
-
     for r in range(g.n_rows):
-        x[r] = contiguous(job, &job.x, g.first + r, scratch + job.x_at)
-        e[r] = NULL
-        if job.what & (SOFTMAX | GRAD):
-            e[r] = offset_from(scratch, x[0]) + r * job.exp_bytes
-        g.shift[r] = k.max(x[r], n)
-        total = sum_of_exp(job, x[r], g.shift[r], next_row(job, g.first + r), e[r])
+        p[r] = Place(NULL, NULL, NULL, job.class_weight, NULL)
+        if job.prepared:
+            prepare_row(job, scratch, g, r, &p[r])
+        if g.skipped[r] or job.what & MASS:
+            continue
+        p[r].x = load_row(job, &job.x, g.first + r, scratch + job.x_at, p[r].where)
+        if exps == NULL and keeps_exps(job):
+            exps = offset_from(scratch, p[r].x)
+        if exps != NULL:
+            p[r].e = exps + r * job.exp_bytes
+        g.shift[r] = job.kernels.max(p[r].x, job.n_classes)
+        total = sum_of_exp(job, p[r].x, g.shift[r], next_row(job, g.first + r), (
+            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL))
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
+    if job.what & MASS:
+        return
     finish_group(job, g)
     for r in range(g.n_rows):
-        if job.what & LOGSUMEXP:
-            g.loss[r] = logsumexp_of(job, x[r], g.shift[r], g.log_total[r])
-        elif job.what & LOSS and a == NULL:
-            g.loss[r] = loss_of(job, g, r, x[r] + g.y[r] * job.itemsize)
-        elif job.what & LOSS:
-            g.loss[r] = expected_loss(job, g, r, x[r], a)
-        if job.out.data == NULL:
-            continue
-        out = row_at(job, &job.out, g.first + r)
-        if job.out.step != job.itemsize:
-            out = scratch
-        if job.what & LOG_SOFTMAX:
-            k.log(x[r], n, g.shift[r], g.log_total[r], out, job.stream)
-        else:
-            if a != NULL:
-                k.exclude_major(e[r], a, n, g.mass[r], g.coarse[r], g.fine[r])
-            elif job.what & GRAD:
-                k.exclude(e[r], g.y[r], 1, g.coarse[r], g.fine[r])
-            if job.out.step != job.itemsize:
-                out = e[r]
-            k.scale(e[r], n, g.hi[r], g.lo[r], a, job.weight, out, job.stream)
-        if job.out.step != job.itemsize:
-            store_row(job, g.first + r, out)
+        if not g.skipped[r]:
+            if job.what & LOGSUMEXP:
+                g.loss[r] = logsumexp_of(job, p[r].x, g.shift[r], g.log_total[r])
+            elif job.what & LOSS and not g.ignored[r]:
+                g.loss[r] = row_loss(job, g, r, &p[r])
+        elif job.what & LOGSUMEXP:
+            g.loss[r] = -INFINITY
+        if job.what & STATS:
+            write_stats(job, g, r, &p[r])
+        elif g.skipped[r]:
+            fill_row(job, &job.out, g.first + r, filling(job))
+            fill_row(job, &job.variance, g.first + r, 0)
+        elif job.out.data != NULL:
+            write_row(job, scratch, g, r, &p[r])
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     """Row i of p * (v - sum(p v))."""
-    cdef const char *p = contiguous(job, &job.x, i, scratch + job.x_at)
-    cdef const char *v = contiguous(job, &job.target, i, scratch + job.target_at)
+    cdef const char *p = load_row(job, &job.x, i, scratch + job.x_at)
+    cdef const char *v = load_row(job, &job.target, i, scratch + job.target_at)
     cdef char *out = scratch
     cdef Total s = dot(job, v, p, 0, False)
-    if job.out.step == job.itemsize:
+    if job.out.direct:
         out = row_at(job, &job.out, i)
     job.kernels.vjp(p, v, job.n_classes, s.coarse, s.fine, out, job.stream)
-    if job.out.step != job.itemsize:
-        store_row(job, i, out)
+    if not job.out.direct:
+        store_row(job, &job.out, i, out)
 
 
 # ---------------------------------------------------------------- sixteen rows
@@ -596,10 +792,9 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     """A group's rows side by side; the same formulas as in do_rows."""
     cdef const Kernels *k = job.kernels
     cdef const void *x[TILE]
-    cdef void *out[TILE]
     cdef Total total[TILE]
     cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
-    cdef char *logits = tile + n * TILE * step      # kept for log_softmax
+    cdef char *second = tile + n * TILE * step      # the logits for log_softmax, or the variance
     cdef int r
 
     for r in range(TILE):       # a tile that is not full is filled up with its first row
@@ -607,15 +802,15 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     k.tile_load(x, job.x.step // step, n, tile)
     k.tile_max(tile, n, g.shift)
     if job.what & LOG_SOFTMAX:
-        memcpy(logits, tile, n * TILE * step)
+        memcpy(second, tile, n * TILE * step)
 
-    k.tile_exp_sum(tile, min(n, <ptrdiff_t>CHUNK), g.shift, g.coarse, g.fine)
+    k.tile_exp_sum(tile, min(n, <ptrdiff_t>CHUNK), g.shift, job.rate, g.coarse, g.fine)
     if n > CHUNK:
         for r in range(TILE):
             total[r] = Total(g.coarse[r], g.fine[r], 0)
         for b in range(1, chunks(n)):
             k.tile_exp_sum(tile + b * CHUNK * TILE * step, min(<ptrdiff_t>CHUNK, n - b * CHUNK),
-                           g.shift, g.coarse, g.fine)
+                           g.shift, job.rate, g.coarse, g.fine)
             for r in range(TILE):
                 add(&total[r], g.coarse[r], g.fine[r])
         for r in range(TILE):
@@ -626,48 +821,90 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
 
     if job.what & LOSS:
         for r in range(g.n_rows):
-            g.loss[r] = loss_of(job, g, r, <const char *>x[r] + g.y[r] * job.x.step)
+            if not g.ignored[r]:
+                g.loss[r] = loss_of(job, g, r, label_term(
+                    job, g, r, <const char *>x[r], job.x.step), NULL, NULL)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
             g.loss[r] = g.shift[r] + g.log_total[r]
             if isinf(g.shift[r]):
-                g.loss[r] = logsumexp_of(job, contiguous(job, &job.x, g.first + r, tile),
+                g.loss[r] = logsumexp_of(job, load_row(job, &job.x, g.first + r, tile),
                                          g.shift[r], g.log_total[r])
     if job.out.data == NULL:
         return
+    if job.what & VARIANCE:
+        tile_variance(job, g, tile, second)
+        store_tile(job, &job.variance, g, second)
     if job.what & LOG_SOFTMAX:
-        tile = logits
-        k.tile_log(tile, n, g.shift, g.log_total)
-    else:
-        if job.what & GRAD:
-            for r in range(g.n_rows):
-                k.exclude(tile + r * step, g.y[r], TILE, g.coarse[r], g.fine[r])
-        k.tile_scale(tile, n, g.hi, g.lo)
+        k.tile_log(second, n, g.shift, job.rate, g.log_total)
+        store_tile(job, &job.out, g, second)
+        return
+    if job.what & GRAD:
+        for r in range(g.n_rows):
+            exclude_share(job, g, r, g.share[r], tile + r * step, g.y[r], TILE)
+    k.tile_scale(tile, n, g.hi, g.lo)
+    if job.what & GRAD and leaves_more(job):
+        for r in range(g.n_rows):
+            subtract_share(job, g, r, g.share[r], tile + (g.y[r] * TILE + r) * step)
+    store_tile(job, &job.out, g, tile)
+
+
+cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
+                               char *variance) noexcept nogil:
+    cdef double[TILE] one, hi, lo
+    cdef int r
+    for r in range(TILE):
+        one[r] = 1
+    job.doubles.divide(one, g.coarse, g.fine, TILE, hi, lo)
+    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, g.weight, variance)
+
+
+cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g,
+                            const char *tile) noexcept nogil:
+    cdef void *out[TILE]
+    cdef int r
+    for r in range(TILE):
+        out[r] = row_at(job, rows, g.first + (r if r < g.n_rows else 0))
+    job.kernels.tile_store(tile, job.n_classes, out, rows.step // job.itemsize, g.n_rows)
     for r in range(g.n_rows):
-        out[r] = row_at(job, &job.out, g.first + r)
-    for r in range(g.n_rows, TILE):
-        out[r] = out[0]
-    k.tile_store(tile, n, out, job.out.step // step, g.n_rows)
+        if g.skipped[r]:
+            fill_row(job, rows, g.first + r, 0)
 
 
 # ---------------------------------------------------------------- loops over rows
 
+cdef inline bint keeps_exps(const Job *job) noexcept nogil:
+    """Whether a thread needs room for a row of exps, or for what is made of them."""
+    if job.what & (SOFTMAX | GRAD | STATS):
+        return True
+    return job.out.data != NULL and (not job.out.direct or job.where.data != NULL)
+
+
+cdef inline bint copies_logits(const Job *job) noexcept nogil:
+    return not job.x.direct or job.where.data != NULL or job.load_scale != 1
+
+
+cdef inline bint fits_tile(const Job *job, const Rows *rows) noexcept nogil:
+    return rows.data == NULL or rows.item == job.itemsize and rows.step % rows.item == 0
+
+
 cdef inline bint tiled(const Job *job) noexcept nogil:
     """Whether sixteen rows at a time are faster: short rows, or strided ones that fit."""
-    if job.what & (VJP | MASS) or distribution(job):
+    if job.what & (VJP | MASS | STATS) or job.load_scale != 1 or job.prepared:
         return False
-    if job.x.step % job.itemsize or (job.out.data != NULL and job.out.step % job.itemsize):
+    if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
         return False
-    if job.x.step == job.itemsize:
+    if job.x.direct:
         return job.n_classes <= TILE_CLASSES
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 
 cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
     """One unit of the loop: 16 rows, or 1 where there are few."""
-    cdef double[TILE] loss
+    cdef double[TILE] loss, weight
     cdef ptrdiff_t first = group * group_rows
     cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
+    cdef double *sums
     if job.what & VJP:
         for r in range(n_rows):
             do_vjp(job, scratch, first + r)
@@ -677,42 +914,56 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
         open_group(job, &g, first, n_rows)
         do_tile(job, scratch, &g)
         memcpy(loss, g.loss, sizeof(loss))
+        if job.weighted:
+            memcpy(weight, g.weight, sizeof(weight))
     else:
         r = 0
         while r < n_rows:
             open_group(job, &g, first + r, min(job.together, n_rows - r))
             do_rows(job, scratch, &g)
             memcpy(loss + r, g.loss, g.n_rows * sizeof(double))
+            if job.weighted:
+                memcpy(weight + r, g.weight, g.n_rows * sizeof(double))
             r += job.together
     if job.losses != NULL or job.result.data != NULL:
         for r in range(n_rows):
-            keep_number(job, first + r, loss[r])
+            keep_numbers(job, first + r, loss[r], weight[r])
     if job.partial != NULL:
-        add_up(loss, n_rows, job.partial + 2 * group, job.partial + 2 * group + 1)
+        sums = job.partial + 4 * group
+        add_up(loss, n_rows, sums, sums + 1)
+        if job.weighted:
+            add_up(weight, n_rows, sums + 2, sums + 3)
 
 
 cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
-    cdef ptrdiff_t row = (job.n_classes * job.itemsize // PAGE + 2) * PAGE
+    cdef ptrdiff_t row = (job.n_classes * job.itemsize // PAGE + 2) * PAGE, at = 0
     if tiled(job):
         job.scratch_bytes = (2 * TILE * job.n_classes * job.itemsize // PAGE + 1) * PAGE
         return
-    cdef bint keeps_exps = job.what & (SOFTMAX | GRAD) != 0
-    job.x_at = 0
     job.together = 1
     job.exp_bytes = (job.n_classes * job.itemsize + 63) // 64 * 64
-    if (job.exp_bytes * TILE <= TOGETHER_BYTES and not distribution(job)
-            and job.x.step == job.itemsize
-            and (job.out.data == NULL or job.out.step == job.itemsize)):
+    if (job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
+            and job.target_is != DISTRIBUTION and not job.what & MASS):
         job.together = TILE
-    if job.out.data != NULL and (keeps_exps or job.out.step != job.itemsize):
-        job.x_at += row if job.together == 1 else TILE * job.exp_bytes + 2 * PAGE
-    job.target_at = job.x_at
-    if job.x.step != job.itemsize:
-        job.target_at += row
-    job.scratch_bytes = job.target_at
-    if distribution(job) or job.what & VJP:
-        job.scratch_bytes += row
+    if keeps_exps(job):
+        at += row if job.together == 1 else TILE * job.exp_bytes + 2 * PAGE
+    job.x_at = at
+    if copies_logits(job):
+        at += row
+    job.target_at = at
+    if job.target_is == DISTRIBUTION or job.what & VJP:
+        at += row
+    job.where_at = at
+    if job.where.data != NULL and job.where.step != 1:
+        at += row
+    job.base_at = at
+    if job.where.data != NULL and job.smoothing != 0:
+        at += row
+    job.variance_at = at
+    if job.variance.data != NULL and not job.variance.direct:
+        at += row
+    job.scratch_bytes = at
 
 
 cdef int run(Job *job, int n_threads) except -1:
@@ -724,7 +975,7 @@ cdef int run(Job *job, int n_threads) except -1:
     cdef char *memory
     cdef fp_mode mode = 0
 
-    if job.n_classes > PTRDIFF_MAX // (4 * TILE * n_threads * job.itemsize):
+    if job.n_classes > PTRDIFF_MAX // (8 * TILE * n_threads * job.itemsize):
         raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
     lay_out_scratch(job)
     memory = <char *>malloc(n_threads * job.scratch_bytes + PAGE)
@@ -772,103 +1023,138 @@ cdef inline void long_max(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
         row_at(job, &job.x, s.row) + s.begin * job.itemsize, s.end - s.begin)
 
 
-cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, double shift,
+cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, const Group *groups,
                           double *sums) noexcept nogil:
     """The exps of one share, chunk by chunk; sums has a pair for each."""
     cdef Share s = share_at(job, unit, shares)
+    cdef double shift = groups[s.row // TILE].shift[s.row % TILE]
     cdef ptrdiff_t b, c, at
     cdef char *e = NULL
+    sums += 2 * (s.row * chunks(job.n_classes) + s.begin // CHUNK)
     for b in range(chunks(s.end - s.begin)):
         c = s.begin + b * CHUNK
         at = c * job.itemsize
         if job.what & (SOFTMAX | GRAD):
             e = row_at(job, &job.out, s.row) + at
         job.kernels.exp_sum(row_at(job, &job.x, s.row) + at, min(<ptrdiff_t>CHUNK, s.end - c),
-                            shift, NULL, e, sums, sums + 1)
+                            shift, job.rate, NULL, e, sums, sums + 1)
         sums += 2
 
 
-cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares, double shift,
-                          double hi, double lo) noexcept nogil:
+cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
+                          const Group *groups) noexcept nogil:
     cdef Share s = share_at(job, unit, shares)
-    cdef ptrdiff_t at = s.begin * job.itemsize
+    cdef ptrdiff_t at = s.begin * job.itemsize, n = s.end - s.begin
     cdef char *out = row_at(job, &job.out, s.row) + at
-    if job.what & LOG_SOFTMAX:
-        job.kernels.log(row_at(job, &job.x, s.row) + at, s.end - s.begin, shift, hi, out, False)
+    cdef const Group *g = &groups[s.row // TILE]
+    cdef int r = s.row % TILE
+    if g.skipped[r]:
+        memset(out, 0, n * job.itemsize)
+    elif job.what & LOG_SOFTMAX:
+        job.kernels.log(row_at(job, &job.x, s.row) + at, n, g.shift[r], job.rate, g.log_total[r],
+                        out, False)
     else:
-        job.kernels.scale(out, s.end - s.begin, hi, lo, NULL, 0, out, False)
+        job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, False)
+
+
+cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares,
+                    Total *sharp) noexcept nogil:
+    """The maxima of a group's rows; and what the loss needs of the logits, which the output
+    may be written over."""
+    cdef int r
+    cdef ptrdiff_t u
+    for r in range(g.n_rows):
+        g.shift[r] = -INFINITY
+        for u in range((g.first + r) * shares, (g.first + r + 1) * shares):
+            if largest[u] > g.shift[r]:
+                g.shift[r] = largest[u]
+        if job.what & LOSS:
+            sharp[g.first + r] = label_term(job, g, r, row_at(job, &job.x, g.first + r),
+                                            job.itemsize)
+
+
+cdef void long_finish(Job *job, Group *g, const double *sums, const Total *sharp) noexcept nogil:
+    """From the sums of the chunks to losses and factors."""
+    cdef ptrdiff_t n_chunks = chunks(job.n_classes), c, i
+    cdef Total total
+    cdef int r
+    for r in range(g.n_rows):
+        i = g.first + r
+        total = Total(0, 0, 0)
+        for c in range(i * n_chunks, (i + 1) * n_chunks):
+            add(&total, sums[2 * c], sums[2 * c + 1])
+        finish(&total)
+        g.coarse[r] = total.coarse
+        g.fine[r] = total.fine
+    finish_group(job, g)
+    for r in range(g.n_rows):
+        i = g.first + r
+        if job.what & LOGSUMEXP:
+            g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
+        elif job.what & LOSS and not g.ignored[r]:
+            g.loss[r] = loss_of(job, g, r, sharp[i], NULL, NULL)
+        keep_numbers(job, i, g.loss[r], g.weight[r])
+        if job.what & GRAD:
+            exclude_share(job, g, r, g.share[r], row_at(job, &job.out, i), g.y[r], 1)
+
+
+cdef void long_close(Job *job, const Group *g) noexcept nogil:
+    """What is left to do about the labels in a gradient."""
+    cdef int r
+    for r in range(g.n_rows):
+        if not g.skipped[r]:
+            subtract_share(job, g, r, g.share[r],
+                           row_at(job, &job.out, g.first + r) + g.y[r] * job.itemsize)
 
 
 cdef int long_rows(Job *job, int n_threads) except -1:
     """Fewer rows than threads: each pass is shared out by blocks of classes. Contiguous
     classes and labels only; the exps wait in the output for their sum."""
-    cdef ptrdiff_t shares = (job.n_classes + LONG_SHARE - 1) // LONG_SHARE
-    cdef ptrdiff_t n_chunks = chunks(job.n_classes), n = job.n_rows
-    cdef ptrdiff_t n_units = shares * n, u, r, c
-    cdef ptrdiff_t size = sizeof(double) * (n_units + n * (4 + 2 * n_chunks))
-    cdef double *largest = <double *>malloc(size + n * sizeof(ptrdiff_t))
-    if largest == NULL:
-        raise MemoryError("the sums of the blocks of long rows cannot be had")
-    cdef double *shift = largest + n_units
-    cdef double *hi = shift + n
-    cdef double *lo = hi + n
-    cdef double *loss = lo + n
-    cdef double *sums = loss + n
-    cdef ptrdiff_t *y = <ptrdiff_t *>(<char *>largest + size)
-    cdef Total total
+    cdef ptrdiff_t shares = (job.n_classes + LONG_SHARE - 1) // LONG_SHARE, n = job.n_rows
+    cdef ptrdiff_t n_units = shares * n, n_groups = (n + TILE - 1) // TILE, u, g
+    cdef double *largest = <double *>malloc(
+        sizeof(double) * (n_units + 2 * n * chunks(job.n_classes)))
+    cdef Group *groups = <Group *>malloc(n_groups * sizeof(Group))
+    cdef Total *sharp = <Total *>malloc(n * sizeof(Total))
+    cdef double *sums = largest + n_units
     cdef fp_mode mode = 0
+    if largest == NULL or groups == NULL or sharp == NULL:
+        free(largest)
+        free(groups)
+        free(sharp)
+        raise MemoryError("the sums of the blocks of long rows cannot be had")
     with nogil:
         with parallel(num_threads=n_threads):
             mode = fp_enter()
             for u in prange(n_units, schedule="static"):
                 long_max(job, u, shares, largest)
             fp_leave(mode)
-        for r in range(job.n_rows):
-            shift[r] = -INFINITY
-            for u in range(r * shares, (r + 1) * shares):
-                if largest[u] > shift[r]:
-                    shift[r] = largest[u]
-        for r in range(job.n_rows):
-            loss[r] = y[r] = 0
-            if job.target_kind:
-                read_labels(job, r, 1, &y[r])
-            if y[r] < 0:
-                job.bad = 1
-                y[r] = 0
-            if job.what & LOSS:         # before the output, which may be the logits
-                job.kernels.difference(row_at(job, &job.x, r), y[r], shift[r], &loss[r], &lo[r])
+        for g in range(n_groups):
+            open_group(job, &groups[g], g * TILE, <int>min(<ptrdiff_t>TILE, n - g * TILE))
+            long_open(job, &groups[g], largest, shares, sharp)
         with parallel(num_threads=n_threads):
             mode = fp_enter()
             for u in prange(n_units, schedule="static"):
-                long_exp(job, u, shares, shift[u // shares],
-                         sums + 2 * (u // shares * n_chunks + u % shares * (LONG_SHARE // CHUNK)))
+                long_exp(job, u, shares, groups, sums)
             fp_leave(mode)
         mode = fp_enter()
-        for r in range(job.n_rows):
-            total = Total(0, 0, 0)
-            for c in range(r * n_chunks, (r + 1) * n_chunks):
-                add(&total, sums[2 * c], sums[2 * c + 1])
-            finish(&total)
-            if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS):
-                hi[r] = log_of(job, total)
-            if job.what & LOGSUMEXP:
-                loss[r] = logsumexp_of(job, row_at(job, &job.x, r), shift[r], hi[r])
-            elif job.what & LOSS:
-                loss[r] = (hi[r] - loss[r]) - lo[r]
-            keep_number(job, r, loss[r])
-            if job.what & (SOFTMAX | GRAD):
-                job.doubles.divide(&job.weight, &total.coarse, &total.fine, 1, &hi[r], &lo[r])
-            if job.what & GRAD:
-                job.kernels.exclude(row_at(job, &job.out, r), y[r], 1, total.coarse, total.fine)
+        for g in range(n_groups):
+            long_finish(job, &groups[g], sums, sharp)
         fp_leave(mode)
         if job.out.data != NULL:
             with parallel(num_threads=n_threads):
                 mode = fp_enter()
                 for u in prange(n_units, schedule="static"):
-                    long_out(job, u, shares, shift[u // shares], hi[u // shares],
-                             lo[u // shares])
+                    long_out(job, u, shares, groups)
                 fp_leave(mode)
+        if job.what & GRAD:
+            mode = fp_enter()
+            for g in range(n_groups):
+                long_close(job, &groups[g])
+            fp_leave(mode)
     free(largest)
+    free(groups)
+    free(sharp)
     return 0
 
 
@@ -877,31 +1163,41 @@ cdef int long_rows(Job *job, int n_threads) except -1:
 cdef int describe(Rows *rows, cnp.ndarray array, bint per_class) except -1:
     """Take down an array's strides; without an axis of classes if not `per_class`."""
     cdef int ndim = cnp.PyArray_NDIM(array) - per_class, d
+    cdef char kind = (<cnp.dtype>cnp.PyArray_DESCR(array)).kind
     rows.data = cnp.PyArray_BYTES(array)
+    rows.item = cnp.PyArray_ITEMSIZE(array)
     rows.step = cnp.PyArray_STRIDE(array, ndim) if per_class else 0
     for d in range(ndim):
         rows.outer[d] = cnp.PyArray_STRIDE(array, d)
+    if kind == c"f":
+        rows.kind = c"d" if rows.item == 8 else c"f" if rows.item == 4 else c"e"
+    elif kind == c"V":              # the only dtype of that kind which is let in
+        rows.kind = c"b"
+    else:
+        rows.kind = c"i" if kind == c"i" else c"u"
+    rows.direct = per_class and rows.kind in (c"d", c"f") and rows.step == rows.item
     return 0
 
 
 cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
     """Join neighbouring axes of rows that every array strides through as one."""
-    cdef Rows *arrays[4]
-    arrays[0], arrays[1], arrays[2], arrays[3] = &job.x, &job.out, &job.target, &job.result
+    cdef Rows *arrays[9]
+    arrays[:] = [&job.x, &job.out, &job.variance, &job.result, &job.stats, &job.where,
+                 &job.sample, &job.scale, &job.target]
     cdef int d, a, k = -1
     cdef bint joined
     for d in range(ndim):
         if shape[d] == 1:
             continue
         joined = k >= 0
-        for a in range(4):
+        for a in range(9):
             if joined and arrays[a].data != NULL:
                 joined = arrays[a].outer[k] == arrays[a].outer[d] * shape[d]
         if not joined:
             k += 1
             job.shape[k] = 1
         job.shape[k] *= shape[d]
-        for a in range(4):
+        for a in range(9):
             arrays[a].outer[k] = arrays[a].outer[d]
     job.ndim = k + 1
     if job.ndim == 0:
@@ -909,69 +1205,145 @@ cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
         job.shape[0] = 1
 
 
-cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target,
-                bint labels, object result=None) except -1:
+cdef int set_target(Job *job, target, int row_ndim) except -1:
+    """Take down labels (an array without the axis of classes), a distribution for each row, or
+    the arrays (data, indices, indptr) of a sparse one."""
+    cdef cnp.ndarray array
+    if target is None:
+        return 0
+    if isinstance(target, tuple):
+        data, classes, indptr = target
+        job.target_is = SPARSE
+        job.entries = cnp.PyArray_BYTES(data)
+        job.n_entries = cnp.PyArray_SIZE(data)
+        job.entry_classes = cnp.PyArray_BYTES(classes)
+        job.indptr = cnp.PyArray_BYTES(indptr)
+        job.index_item = cnp.PyArray_ITEMSIZE(indptr)
+        return 0
+    array = target
+    job.target_is = LABELS if cnp.PyArray_NDIM(array) == row_ndim else DISTRIBUTION
+    describe(&job.target, array, job.target_is == DISTRIBUTION)
+    return 0
+
+
+cdef int set_options(Job *job, options) except -1:
+    """Take down what the named tuple Options of _checks.py has, which lives until the end."""
+    cdef double one = 1, zero = 0, largest = ldexp(1, 127 if job.itemsize == 4 else 1023)
+    cdef int exponent
+    job.keep = job.temperature = job.load_scale = 1
+    job.class_sum = job.n_classes
+    if options is None:
+        return 0
+    class_weight, sample_weight, ignore_index, smoothing, z_loss, temperature, where = options
+    if class_weight is not None:
+        job.class_weight = cnp.PyArray_BYTES(class_weight)
+        job.class_sum = mass_of(job, job.class_weight)
+    if sample_weight is not None:
+        describe(&job.sample, sample_weight, False)
+    if ignore_index is not None:
+        job.ignores = True
+        job.ignore = <uint64_t>(ignore_index % 2**64)
+    job.weighted = job.class_weight != NULL or job.sample.data != NULL or job.ignores
+    job.smoothing = smoothing
+    job.keep = 1 - job.smoothing
+    job.z_loss = z_loss
+    if where is not None:
+        describe(&job.where, where, True)
+    job.temperature = temperature
+    if job.temperature != 1:
+        if job.temperature > ldexp(1, 64):  # then differences of logits could overflow
+            job.temperature = 2 * frexp(job.temperature, &exponent)
+            job.load_scale = ldexp(1, 1 - exponent)
+        job.doubles.divide(&one, &job.temperature, &zero, 1, &job.rates[0], &job.rates[1])
+        if not job.rates[0] < largest:      # differences of denormals are then still too small
+            job.rates[:] = [largest, 0]
+        job.rate = job.rates
+    return 0
+
+
+cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, object options=None,
+                object result=None, object variance=None, object scale=None,
+                object stats=None) except -1:
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
-    cdef int kind
     memset(job, 0, sizeof(Job))
     job.what = what
-    job.itemsize = cnp.PyArray_ITEMSIZE(x)
-    job.kernels = active.f32 if job.itemsize == 4 else active.f64
+    describe(&job.x, x, True)
+    job.itemsize = 8 if job.x.item == 8 else 4
+    job.kernels = active.f64 if job.itemsize == 8 else active.f32
     job.doubles = active.doubles
-    job.weight = 1
+    job.unit = 1
     job.n_classes = cnp.PyArray_DIM(x, ndim)
     job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
-    describe(&job.x, x, True)
+    set_target(job, target, ndim)
+    set_options(job, options)
     if out is not None:
         describe(&job.out, out, True)
-        job.stream = (job.out.step == job.itemsize
-                      and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
+        job.stream = (job.out.direct and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
                       and job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES)
+    if variance is not None:
+        describe(&job.variance, variance, True)
     if result is not None:
         if cnp.PyArray_NDIM(result) != ndim:
             raise RuntimeError("result must have one number for each row")
         describe(&job.result, result, False)
-    if target is not None:
-        describe(&job.target, target, not labels)
-        kind = ord(target.dtype.kind)
-        if kind == c'b':
-            kind = c'u'
-        job.target_kind = kind - 32 if labels else kind     # upper case
-        job.target_size = cnp.PyArray_ITEMSIZE(target)
+    if isinstance(scale, cnp.ndarray):
+        describe(&job.scale, scale, False)
+    elif scale is not None:
+        job.unit = scale
+    if stats is not None:
+        describe(&job.stats, stats, True)
+    job.prepared = (job.where.data != NULL or job.smoothing != 0
+                    or job.target_is in (DISTRIBUTION, SPARSE))
+    job.weighted |= job.prepared
     join_axes(job, ndim, cnp.PyArray_DIMS(x))
     return 0
 
 
 cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
     return (n_threads > 1 and job.n_rows < 2 * n_threads and job.n_classes >= 4 * CHUNK
-            and not job.what & VJP and job.target_kind not in (c'i', c'u', c'f')
-            and job.x.step == job.itemsize
-            and (job.out.data == NULL or job.out.step == job.itemsize))
+            and not job.what & (VJP | STATS | VARIANCE | MASS) and not job.prepared
+            and not copies_logits(job) and (job.out.data == NULL or job.out.direct))
 
 
-def rowwise(int what, cnp.ndarray x, out, result, n_threads):
+cdef int do_all(Job *job, int threads) except -1:
+    """All rows, in the way that suits them."""
+    if long_and_few(job, threads):
+        return long_rows(job, threads)
+    return run(job, threads)
+
+
+cdef inline int threads_for(const Job *job, n_threads) except -1:
+    return thread_count(n_threads, job.n_rows * job.n_classes)
+
+
+def rowwise(int what, cnp.ndarray x, out, result, options, n_threads):
     """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
     cdef Job job
-    set_up(&job, what, x, out, None, False, result)
-    cdef int threads = thread_count(n_threads, job.n_rows * job.n_classes)
-    if long_and_few(&job, threads):
-        long_rows(&job, threads)
-    else:
-        run(&job, threads)
+    set_up(&job, what, x, out, None, options, result)
+    do_all(&job, threads_for(&job, n_threads))
 
 
 def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
     """Compute p * (v - sum(p * v)) into `out`."""
     cdef Job job
-    set_up(&job, VJP, p, out, v, False)
-    run(&job, thread_count(n_threads, job.n_rows * job.n_classes))
+    set_up(&job, VJP, p, out, v)
+    run(&job, threads_for(&job, n_threads))
 
 
-def check_labels(cnp.ndarray x, cnp.ndarray target, n_threads):
-    """Return whether all labels lie in [0, n_classes)."""
+def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
+    """Compute what STATISTICS lists into stats[..., :]; return whether the labels were good."""
     cdef Job job
-    set_up(&job, 0, x, None, target, True)
-    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS - 1) // LABELS, b
+    set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
+           None, None, stats)
+    run(&job, threads_for(&job, n_threads))
+    return not job.bad
+
+
+def check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads):
+    """Return whether all labels lie in [0, n_classes) or are ignored."""
+    cdef Job job
+    set_up(&job, 0, x, None, target, options)
+    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS_AT_ONCE - 1) // LABELS_AT_ONCE, b
     cdef int threads = thread_count(n_threads, job.n_rows)
     if threads == 1:
         with nogil:
@@ -984,70 +1356,82 @@ def check_labels(cnp.ndarray x, cnp.ndarray target, n_threads):
 
 
 cdef void check_block(Job *job, ptrdiff_t block) noexcept nogil:
-    cdef ptrdiff_t[LABELS] y
-    cdef int n = <int>min(<ptrdiff_t>LABELS, job.n_rows - block * LABELS), r, bad = 0
-    read_labels(job, block * LABELS, n, y)
+    cdef ptrdiff_t[LABELS_AT_ONCE] y
+    cdef ptrdiff_t first = block * LABELS_AT_ONCE
+    cdef int n = <int>min(<ptrdiff_t>LABELS_AT_ONCE, job.n_rows - first), r, bad = 0
+    read_labels(job, first, n, y)
     for r in range(n):
-        bad |= y[r] < 0
+        bad |= y[r] == BAD_LABEL
     if bad:
         job.bad = 1
 
 
-cdef double total_mass(cnp.ndarray x, cnp.ndarray target, n_threads) except? -1:
-    """The sum of all entries of a target that is a distribution."""
-    cdef Job job
-    set_up(&job, MASS, x, None, target, False)
-    return total_loss(&job, thread_count(n_threads, job.n_rows * job.n_classes))
-
-
-cdef double total_loss(Job *job, int threads) except? -1:
-    """Do all rows; return the sum of their losses, in the one order."""
-    cdef ptrdiff_t n_groups = (job.n_rows + TILE - 1) // TILE
-    cdef bint is_long = long_and_few(job, threads)
-    cdef bint by_row = is_long or job.n_rows < 64 * threads
-    cdef double *numbers = <double *>malloc(
-        sizeof(double) * (job.n_rows if by_row else 2 * n_groups))
+cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
+    """Do all rows; add up their losses and their weights, in the one order."""
+    cdef int threads = threads_for(job, n_threads)
+    cdef ptrdiff_t n = job.n_rows, n_groups = (n + TILE - 1) // TILE
+    cdef bint by_row = long_and_few(job, threads) or n < 64 * threads
+    cdef double *numbers = <double *>malloc(sizeof(double) * (2 * n if by_row else 4 * n_groups))
     if numbers == NULL:
         raise MemoryError("one number for each row cannot be had")
     if by_row:
         job.losses = numbers
+        job.weights = numbers + n
     else:
         job.partial = numbers
     try:
-        if is_long:
-            long_rows(job, threads)
+        do_all(job, threads)
+        weight[0] = n
+        if by_row:
+            loss[0] = total_of_rows(job.losses, n)
+            if job.weighted:
+                weight[0] = total_of_rows(job.weights, n)
         else:
-            run(job, threads)
-        return total_of_rows(numbers, job.n_rows) if by_row else total_of_groups(
-            numbers, n_groups)
+            loss[0] = total_of_groups(numbers, n_groups)
+            if job.weighted:
+                weight[0] = total_of_groups(numbers + 2, n_groups)
     finally:
         free(numbers)
+    return 0
 
 
-def cross_entropy(cnp.ndarray x, cnp.ndarray target, bint labels, out, result, double scale,
-                  bint mean, bint want_loss, n_threads):
-    """Compute the gradient times `scale` into `out`, each row's loss into `result`, where
-    these are not None.
+def cross_entropy(cnp.ndarray x, target, out, result, variance, scale, bint mean, bint want_loss,
+                  options, n_threads):
+    """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
+    `variance`, each row's loss into `result`, where these are not None.
 
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
     None if a label was out of range.
     """
-    cdef Job job
-    cdef int what = (LOSS if want_loss else 0) | (GRAD if out is not None else 0)
-    cdef double total, weight = 1
+    cdef Job job, weighing
+    cdef int what = LOSS if want_loss else 0
+    cdef double loss = 0, weight = 0
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
+    if out is not None:
+        what |= GRAD
+    if variance is not None:
+        what |= VARIANCE
     try:
-        set_up(&job, what, x, out, target, labels, result)
-        job.weight = scale
-        if mean:
-            weight = job.n_rows if labels else total_mass(x, target, n_threads)
-            job.weight = scale / weight if weight != 0 else 0
-        total = total_loss(&job, thread_count(n_threads, job.n_rows * job.n_classes))
+        set_up(&job, what, x, out, target, options, result, variance, scale)
+        if mean and out is not None:        # needs the sum of the weights beforehand
+            weight = job.n_rows
+            if job.weighted:
+                weighing = job
+                weighing.what = MASS
+                weighing.out.data = weighing.result.data = NULL
+                add_rows(&weighing, n_threads, &loss, &weight)
+                if weighing.bad:
+                    return None
+            if weight == 0:
+                out[...] = 0
+                return NAN
+            job.unit /= weight
+        add_rows(&job, n_threads, &loss, &weight)
         if job.bad:
             return None
         if mean:
-            return total / weight if weight != 0 else NAN
-        return total
+            return loss / weight if weight != 0 else NAN
+        return loss
     finally:
         fp_leave(mode)
 
@@ -1056,7 +1440,7 @@ def exp_of(cnp.ndarray x):
     """Return exp(x) for contiguous x <= 0 as the kernels compute it before anything else is
     done with it, in float64; for the tests of its error."""
     cdef Job job
-    set_up(&job, SOFTMAX, x.reshape(1, -1), None, None, False, None)
+    set_up(&job, SOFTMAX, x.reshape(1, -1), None, None)
     cdef cnp.ndarray exps = np.empty_like(x)
     sum_of_exp(&job, cnp.PyArray_BYTES(x), 0, NULL, cnp.PyArray_BYTES(exps))
-    return np.ldexp(exps.astype(np.float64), -40 if job.itemsize == 4 else -192)
+    return exps.astype(np.float64) / job.kernels.unit

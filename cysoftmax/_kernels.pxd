@@ -1,5 +1,7 @@
 # src/kernels.h and src/fpmode.h for Cython. What each kernel does is said there.
 
+from libc.stdint cimport uint16_t
+
 cdef extern from "kernels.h" nogil:
     enum:
         CHUNK "CYSOFTMAX_CHUNK"
@@ -7,34 +9,50 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
+        double unit
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil
-        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const void *next, void *e,
-                        double *coarse, double *fine) noexcept nogil
-        void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a,
-                      double weight, void *out, bint stream) noexcept nogil
-        void (*log)(const void *x, ptrdiff_t n, double shift, double log_total, void *out,
-                    bint stream) noexcept nogil
+        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate,
+                        const void *next, void *e, double *coarse, double *fine) noexcept nogil
+        void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
+                      double base_weight, const void *a, double weight, void *out,
+                      bint stream) noexcept nogil
+        void (*subtract)(void *out, double a, double weight) noexcept nogil
+        void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse,
+                         double fine, double weight, void *out, bint stream) noexcept nogil
+        void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate,
+                    double log_total, void *out, bint stream) noexcept nogil
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        void (*spread)(const void *x, ptrdiff_t n, double shift, double *hi,
+                       double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
                     bint stream) noexcept nogil
-        void (*difference)(const void *x, ptrdiff_t c, double shift, double *hi,
-                           double *lo) noexcept nogil
+        void (*term)(double a, const void *x, ptrdiff_t c, double shift, double *hi,
+                     double *lo) noexcept nogil
         void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
                         double fine) noexcept nogil
-        void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double coarse,
-                              double fine) noexcept nogil
+        void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half,
+                              double extra, double coarse, double fine) noexcept nogil
+        ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value) noexcept nogil
+        void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
+                       void *out, bint stream) noexcept nogil
+        void (*product)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
+        void (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
+        void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n,
                           void *tile) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
                            int n_rows) noexcept nogil
         void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
-        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, double *coarse,
-                             double *fine) noexcept nogil
+        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
+                             double *coarse, double *fine) noexcept nogil
         void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
                            const double *lo) noexcept nogil
-        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift,
+        void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
+                              const double *coarse, const double *fine, const double *weight,
+                              void *out) noexcept nogil
+        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                          const double *log_total) noexcept nogil
 
     ctypedef struct Doubles "cysoftmax_doubles":

@@ -6,6 +6,8 @@
 #if defined(_MSC_VER)
 #include <immintrin.h>
 #include <intrin.h>
+#elif CYSOFTMAX_X86
+#include <cpuid.h>
 #endif
 #if defined(__linux__)
 #include <unistd.h>
@@ -26,7 +28,9 @@ DECLARE(avx512)
 #if defined(__GNUC__)
 // These ask CPUID and, by XGETBV, whether the operating system saves the registers.
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    unsigned a, b, c = 0, d; // clang's builtin does not know F16C
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 static int has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -37,8 +41,8 @@ static int has_avx512(void) {
 static int has(unsigned features, unsigned state) {
     int leaf[4];
     __cpuid(leaf, 1);
-    const unsigned osxsave = 1u << 27, fma = 1u << 12;
-    if (((unsigned)leaf[2] & (osxsave | fma)) != (osxsave | fma)) return 0;
+    const unsigned common = 1u << 12 | 1u << 27 | 1u << 29; // FMA, OSXSAVE, F16C
+    if (((unsigned)leaf[2] & common) != common) return 0;
     if ((_xgetbv(0) & state) != state) return 0;
     __cpuidex(leaf, 7, 0);
     return ((unsigned)leaf[1] & features) == features;

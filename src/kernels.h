@@ -6,11 +6,15 @@
 // exp is always exp(x - shift), and comes multiplied by 2^EXP_SCALE, so that no exp of
 // interest is a denormal before it has been divided by the sum. A sum is a pair: `coarse`
 // (a multiple of a fixed unit, summed without error) plus `fine` (what was left over).
+//
+// `rate` is 1 / temperature as a sum of two doubles, by which x - shift is multiplied
+// wherever an exp or a logarithm is made of it; NULL stands for 1.
 
 #ifndef CYSOFTMAX_KERNELS_H
 #define CYSOFTMAX_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "cysoftmax needs IEEE arithmetic: do not compile it with -ffast-math or -ffinite-math-only"
@@ -30,19 +34,29 @@
 // `real` stands for the dtype of the table, float or double.
 typedef struct {
     ptrdiff_t itemsize;
+    double unit; // 2^EXP_SCALE
     /* The largest x[i] that is not NaN; -inf if there is none. */
     double (*max)(const void *x, ptrdiff_t n);
     /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
        that is NULL. Meanwhile the n reals at `next` are fetched, unless that is NULL. */
-    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const void *next, void *e,
-                    double *coarse, double *fine);
-    /* out = e (hi + lo) - a weight, where e is from exp_sum and a may be NULL for none */
-    void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *a, double weight,
-                  void *out, int stream);
+    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate, const void *next,
+                    void *e, double *coarse, double *fine);
+    /* out = e (hi + lo) - base base_weight - a weight, where e is from exp_sum. base may be NULL
+       for ones, and a NULL for zeros. */
+    void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
+                  double base_weight, const void *a, double weight, void *out, int stream);
+    /* *out -= a weight, as scale does it for a class with a != 0 */
+    void (*subtract)(void *out, double a, double weight);
+    /* out = weight p (1 - p), p = e (hi + lo) for hi + lo = 1 / (coarse + fine) */
+    void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse, double fine,
+                     double weight, void *out, int stream);
     /* out = (x - shift) - log_total */
-    void (*log)(const void *x, ptrdiff_t n, double shift, double log_total, void *out, int stream);
+    void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate, double log_total,
+                void *out, int stream);
     /* hi + lo = sum of a, n <= CYSOFTMAX_CHUNK */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
+    /* hi + lo = sum of x - shift, n <= CYSOFTMAX_CHUNK, none of the terms positive */
+    void (*spread)(const void *x, ptrdiff_t n, double shift, double *hi, double *lo);
     /* hi + lo = sum of a (x - shift), n <= CYSOFTMAX_CHUNK; with `skip_zeros`, x counts for
        nothing where a is 0, even if it is -inf */
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
@@ -50,14 +64,25 @@ typedef struct {
     /* out = p (v - hi - lo) */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
                 int stream);
-    /* hi + lo = x[c] - shift */
-    void (*difference)(const void *x, ptrdiff_t c, double shift, double *hi, double *lo);
+    /* hi + lo = a (x[c] - shift): what dot has for a row of this term alone */
+    void (*term)(double a, const void *x, ptrdiff_t c, double shift, double *hi, double *lo);
     /* e[c] becomes minus the sum of the others, so that scale makes e[c]/total - 1 of it
        without a cancellation. `step` is the distance from class to class in e. */
     void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse, double fine);
-    /* The same for each class that has half of the mass of the distribution a or more; a[c]
-       becomes a[c] - mass. */
-    void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double coarse, double fine);
+    /* The same for each class that has at least half of mass + extra in the distribution a, whose
+       sum is mass; a[c] becomes a[c] - mass - extra. */
+    void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half, double extra,
+                          double coarse, double fine);
+    /* The first i with x[i] == value, or n if there is none. */
+    ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value);
+    /* out = where ? x : fill */
+    void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out,
+                   int stream);
+    /* out = a b */
+    void (*product)(const void *a, const void *b, ptrdiff_t n, void *out);
+    /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. */
+    void (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
+    void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
 
     /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
        is `stride` reals on; all 16 must be readable, the first n_rows are written. */
@@ -65,10 +90,14 @@ typedef struct {
     void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
                        int n_rows);
     void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
-    void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, double *coarse,
-                         double *fine);
+    void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
+                         double *coarse, double *fine);
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
-    void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *log_total);
+    void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
+                          const double *coarse, const double *fine, const double *weight,
+                          void *out);
+    void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
+                     const double *log_total);
 } cysoftmax_kernels;
 
 // Elementwise arithmetic on doubles, for the handful of numbers that a row boils down to.

@@ -1,12 +1,12 @@
-// The vocabulary of vec_scalar.h in AVX2 with FMA.
+// The vocabulary of vec_scalar.h in AVX2 with FMA and F16C.
 
 // From here to V_END the compiler may use these instructions; the rest of the library is
 // built for the baseline.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #define V_END _Pragma("clang attribute pop")
 #elif defined(__GNUC__)
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #define V_END
 #else
 #define V_END
@@ -47,6 +47,18 @@ static inline mask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); 
 static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_ps(no, yes, m); }
 static inline vec v_pow2(vec a) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    uint64_t bytes = 0;
+    memcpy(&bytes, p, (size_t)n);
+    __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes));
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
+}
+static inline vec v_load_half(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline void v_store_half(uint16_t *p, vec a) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
 // Unpacking works within 128 bits; the permutation puts the quarters in order.
 static inline vec v_zip_low(vec a, vec b) {
@@ -93,6 +105,12 @@ static inline mask v_eq(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); 
 static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_pd(no, yes, m); }
 static inline vec v_pow2(vec a) {
     return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
+}
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    uint32_t bytes = 0;
+    memcpy(&bytes, p, (size_t)n);
+    __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)bytes));
+    return _mm256_castsi256_pd(_mm256_cmpgt_epi64(wide, _mm256_setzero_si256()));
 }
 // There is no conversion of 64-bit integers: the exponent is put into the mantissa of 2^52.
 static inline vec v_exponent(vec a) {

@@ -47,6 +47,16 @@ static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_p
 static inline vec v_pow2(vec a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
 }
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    __m128i bytes = _mm_maskz_loadu_epi8(v_first(n), p);
+    return _mm_test_epi8_mask(bytes, bytes);
+}
+static inline vec v_load_half(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void v_store_half(uint16_t *p, vec a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline vec v_zip_low(vec a, vec b) {
     const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     return _mm512_permutex2var_ps(a, order, b);
@@ -91,6 +101,10 @@ static inline mask v_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_
 static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_pd(m, no, yes); }
 static inline vec v_pow2(vec a) {
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+}
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    __m128i bytes = _mm_maskz_loadu_epi8(v_first(n), p);
+    return (mask)_mm_test_epi8_mask(bytes, bytes);
 }
 static inline vec v_exponent(vec a) {
     return _mm512_cvtepi64_pd(_mm512_srli_epi64(_mm512_castpd_si512(a), 52));

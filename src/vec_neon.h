@@ -42,6 +42,17 @@ static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f32(m, yes, n
 static inline vec v_pow2(vec a) {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
 }
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    uint32_t lanes[VEC_LANES];
+    for (ptrdiff_t i = 0; i < VEC_LANES; i++) lanes[i] = i < n && p[i] ? ~(uint32_t)0 : 0;
+    return vld1q_u32(lanes);
+}
+static inline vec v_load_half(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline void v_store_half(uint16_t *p, vec a) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
+}
 static inline vec v_zip_low(vec a, vec b) { return vzip1q_f32(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return vzip2q_f32(a, b); }
 static inline real v_sum16(const vec a[4]) {
@@ -72,6 +83,11 @@ static inline mask v_eq(vec a, vec b) { return vceqq_f64(a, b); }
 static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f64(m, yes, no); }
 static inline vec v_pow2(vec a) {
     return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a), 52));
+}
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    uint64_t lanes[VEC_LANES];
+    for (ptrdiff_t i = 0; i < VEC_LANES; i++) lanes[i] = i < n && p[i] ? ~(uint64_t)0 : 0;
+    return vld1q_u64(lanes);
 }
 static inline vec v_exponent(vec a) {
     return vcvtq_f64_u64(vshrq_n_u64(vreinterpretq_u64_f64(a), 52));

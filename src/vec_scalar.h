@@ -82,6 +82,47 @@ static inline vec v_zip_high(vec a, vec b) {
     return b;
 }
 
+// Which of the first n <= VEC_LANES bytes are not 0; the other lanes are false.
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) { return n > 0 && *p; }
+
+#ifdef CYSOFTMAX_F32
+// VEC_LANES numbers of IEEE's binary16: exactly, and rounded to nearest, ties to even.
+static inline vec v_load_half(const uint16_t *p) {
+    const uint32_t sign = (uint32_t)(*p & 0x8000) << 16;
+    uint32_t bits = (uint32_t)(*p & 0x7fff) << 13;
+    float a;
+    if (bits >= 0x0f800000) {
+        bits += 0x70000000; // inf and NaN
+    } else {                // the exponent's bias, also for what is a denormal there
+        memcpy(&a, &bits, sizeof a);
+        a *= 0x1p112f;
+        memcpy(&bits, &a, sizeof a);
+    }
+    bits |= sign;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+static inline void v_store_half(uint16_t *p, vec a) {
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof a);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) {
+        bits = 0x7e00; // NaN
+    } else if (bits >= 0x47800000) {
+        bits = 0x7c00; // 2^16 and more
+    } else if (bits >= 0x38800000) {
+        bits = (bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13;
+    } else { // below 2^-14: added to 1/2, the number is rounded to a multiple of 2^-24
+        memcpy(&a, &bits, sizeof a);
+        a += 0.5f;
+        memcpy(&bits, &a, sizeof a);
+        bits -= 0x3f000000;
+    }
+    *p = (uint16_t)(bits | sign);
+}
+#endif
+
 // The sum of 16 lanes: lane l + lane l + 8 first, then + 4, + 2, + 1.
 static inline real v_sum16(const vec a[16]) {
     real t[16];

@@ -302,7 +302,7 @@ static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n) {
     r->sum = sum_of_others(r, -1);
     r->logits = reals(s, r->x, n);
     r->e = reals(s, NULL, n);
-    s->k->exp_sum(r->logits, n, r->shift, NULL, r->e, &r->coarse, &r->fine);
+    s->k->exp_sum(r->logits, n, r->shift, NULL, NULL, r->e, &r->coarse, &r->fine);
 }
 
 static void divide(const subject *s, double weight, const row *r, double *hi, double *lo) {
@@ -361,9 +361,9 @@ static void rest_of_a_confident_row_keeps_its_accuracy(const subject *s, const r
 static void sums_are_the_same_without_e_and_in_place(const subject *s, const row *r) {
     void *x = copy(s, r->logits, r->n);
     double coarse, fine;
-    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, NULL, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
-    s->k->exp_sum(x, r->n, r->shift, NULL, x, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, x, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, x, r->e, r->n));
 }
@@ -371,7 +371,7 @@ static void sums_are_the_same_without_e_and_in_place(const subject *s, const row
 static void exp_sum_writes_nothing_else(const subject *s, const row *r) {
     double coarse, fine;
     void *out = guarded(s, r->n, r->n % 16);
-    s->k->exp_sum(r->logits, r->n, r->shift, NULL, out, &coarse, &fine);
+    s->k->exp_sum(r->logits, r->n, r->shift, NULL, NULL, out, &coarse, &fine);
     CHECK_ROW(canaries_live(s, out, r->n) && same_reals(s, out, r->e, r->n));
 }
 
@@ -410,7 +410,7 @@ static void sum_of_exp_is_nan_where_softmax_is(const subject *s) {
             for (ptrdiff_t i = 0; i < n; i++)
                 if (i == c || BAD[b] == -HUGE_VAL) x[i] = BAD[b];
             void *logits = reals(s, x, n), *e = reals(s, NULL, n);
-            s->k->exp_sum(logits, n, s->k->max(logits, n), NULL, e, &coarse, &fine);
+            s->k->exp_sum(logits, n, s->k->max(logits, n), NULL, NULL, e, &coarse, &fine);
             CHECK(isnan(coarse + fine) && isnan(get(s, e, c)), n);
         }
 }
@@ -423,7 +423,7 @@ static void scale_makes_probabilities(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     double hi, lo, worst = 0;
     divide(s, 1, r, &hi, &lo);
-    s->k->scale(r->e, r->n, hi, lo, NULL, 0, out, 0);
+    s->k->scale(r->e, r->n, hi, lo, NULL, 0, NULL, 0, out, 0);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), r->exact[i] / r->sum));
     WITHIN_ROW("probability", worst, most_ulps(s));
@@ -437,7 +437,7 @@ static void scale_subtracts_the_weighted_target(const subject *s, const row *r) 
     const double weight = 0.328125;
     fill_weights(r->x, r->seed, a, r->n);
     divide(s, weight, r, &hi, &lo);
-    s->k->scale(r->e, r->n, hi, lo, reals(s, a, r->n), weight, out, 0);
+    s->k->scale(r->e, r->n, hi, lo, NULL, 0, reals(s, a, r->n), weight, out, 0);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         long double p = r->exact[i] / r->sum * weight, target = a[i] * weight;
         long double larger = p > target ? p : target;
@@ -450,7 +450,7 @@ static void log_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     const double total = log_total(s, r->coarse, r->fine);
     double worst = 0;
-    s->k->log(r->logits, r->n, r->shift, total, out, 0);
+    s->k->log(r->logits, r->n, r->shift, NULL, total, out, 0);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), ((long double)r->x[i] - r->shift) - total));
     WITHIN_ROW("log", worst, 1.01);
@@ -460,7 +460,7 @@ static void difference_is_exact(const subject *s, const row *r) {
     double hi, lo;
     int ok = 1;
     for (ptrdiff_t c = 0; c < r->n; c++) {
-        s->k->difference(r->logits, c, r->shift, &hi, &lo);
+        s->k->term(1, r->logits, c, r->shift, &hi, &lo);
         ok &= (long double)hi + lo == (long double)r->x[c] - r->shift;
     }
     CHECK_ROW(ok);
@@ -471,7 +471,7 @@ static void difference_survives_overflow(const subject *s) {
     const void *logits = reals(s, x, 2);
     double hi, lo;
     for (ptrdiff_t c = 0; c < 2; c++) {
-        s->k->difference(logits, c, huge, &hi, &lo);
+        s->k->term(1, logits, c, huge, &hi, &lo);
         CHECK(hi == x[c] - huge && lo == 0, c);
     }
     release();
@@ -493,7 +493,7 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         s->k->exclude(e, c, 1, r->coarse, r->fine);
         if (others > normal)
             worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
-        s->k->scale(e, r->n, hi, lo, NULL, 0, out, 0);
+        s->k->scale(e, r->n, hi, lo, NULL, 0, NULL, 0, out, 0);
         worst_scaled = max(worst_scaled, ulps(s->t, get(s, out, c), -others / r->sum));
         put(s, e, c, get(s, r->e, c));
         CHECK_ROW(same_reals(s, e, r->e, r->n));
@@ -535,7 +535,8 @@ static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, c
             s->k->exclude(expected_e, i, 1, r->coarse, r->fine);
             put(s, expected_a, i, get(s, a, i) - mass);
         }
-        s->k->exclude_major(e, a, r->n, mass, r->coarse, r->fine);
+        s->k->exclude_major(e, a, r->n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, r->coarse,
+                            r->fine);
         CHECK_ROW(same_reals(s, e, expected_e, r->n) && same_reals(s, a, expected_a, r->n));
     }
 }
@@ -628,16 +629,16 @@ static void vjp_is_within_its_bound(const subject *s, const row *r) {
 static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                          int stream) {
     (void)b;
-    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, out, stream);
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, NULL, 0, out, stream);
 }
 static void store_gradient(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                            int stream) {
-    s->k->scale(a, n, 0.3, 1e-9, b, 0.7, out, stream);
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, b, 0.7, out, stream);
 }
 static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                       int stream) {
     (void)b;
-    s->k->log(a, n, 1.5, 0.7, out, stream);
+    s->k->log(a, n, 1.5, NULL, 0.7, out, stream);
 }
 static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                       int stream) {
@@ -795,11 +796,11 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     s->k->tile_max(t->tile, t->n, t->shift);
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->coarse, t->fine);
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, NULL, t->coarse, t->fine);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
-        s->k->exp_sum(t->rows[r], t->n, t->shift[r], NULL, e, &coarse, &fine);
+        s->k->exp_sum(t->rows[r], t->n, t->shift[r], NULL, NULL, e, &coarse, &fine);
         CHECK(same_bits(t->coarse[r], coarse) && same_bits(t->fine[r], fine), t->n);
         CHECK(row_of_tile_is(s, t->tile, r, e, t->n), t->n);
         t->log[r] = log_total(s, coarse, fine);
@@ -812,13 +813,13 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     for (int r = 0; r < TILE; r++) ones[r] = 1;
     s->isa->doubles->divide(ones, t->coarse, t->fine, TILE, t->hi, t->lo);
     s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
-    s->k->tile_log(t->logits, t->n, t->shift, t->log);
+    s->k->tile_log(t->logits, t->n, t->shift, NULL, t->log);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         for (ptrdiff_t c = 0; c < t->n; c++) put(s, row, c, get(s, e, c * TILE + r));
-        s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, out, 0);
+        s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, NULL, 0, out, 0);
         CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
-        s->k->log(t->rows[r], t->n, t->shift[r], t->log[r], out, 0);
+        s->k->log(t->rows[r], t->n, t->shift[r], NULL, t->log[r], out, 0);
         CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
     }
 }
@@ -940,14 +941,14 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     const void *logits = reals(s, x, n);
     const double shift = s->k->max(logits, n);
     hash(h, shift);
-    s->k->exp_sum(logits, n, shift, NULL, e, &coarse, &fine);
+    s->k->exp_sum(logits, n, shift, NULL, NULL, e, &coarse, &fine);
     hash_pair(h, &coarse, &fine, 1);
     hash_reals(s, h, e, n);
     s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->scale(e, n, hi, lo, NULL, 0, out, 0);
+    s->k->scale(e, n, hi, lo, NULL, 0, NULL, 0, out, 0);
     hash_reals(s, h, out, n);
-    s->k->log(logits, n, shift, log = log_total(s, coarse, fine), out, 0);
+    s->k->log(logits, n, shift, NULL, log = log_total(s, coarse, fine), out, 0);
     hash(h, log);
     hash_reals(s, h, out, n);
     s->k->exclude(e, n / 2, 1, coarse, fine);
@@ -965,15 +966,15 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     hash_pair(h, &mass, &lo, 1);
     s->k->dot(target, reals(s, x, n), n, 4, 1, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->difference(target, n - 1, 0.3, &hi, &lo);
+    s->k->term(1, target, n - 1, 0.3, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
     s->k->dot(e, target, n, 0, 0, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
     s->k->vjp(target, e, n, hi, lo, out, 0);
     hash_reals(s, h, out, n);
-    s->k->exclude_major(e, target, n, mass, mass, 1e-6);
+    s->k->exclude_major(e, target, n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, mass, 1e-6);
     hash_reals(s, h, target, n);
-    s->k->scale(e, n, 0.7, 1e-10, target, 0.3, out, 0);
+    s->k->scale(e, n, 0.7, 1e-10, NULL, 0, target, 0.3, out, 0);
     hash_reals(s, h, out, n);
 }
 
@@ -982,11 +983,11 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n) {
     void *rows[TILE];
     make_tile(s, &t, n, 0);
     s->k->tile_max(t.tile, n, t.shift);
-    s->k->tile_exp_sum(t.tile, n, t.shift, t.coarse, t.fine);
+    s->k->tile_exp_sum(t.tile, n, t.shift, NULL, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
     s->k->tile_scale(t.tile, n, t.coarse, t.fine);
-    s->k->tile_log(t.logits, n, t.shift, t.coarse);
+    s->k->tile_log(t.logits, n, t.shift, NULL, t.coarse);
     for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
     s->k->tile_store(t.tile, n, rows, 1, TILE);
     for (int r = 0; r < TILE; r++) hash_reals(s, h, rows[r], n);
