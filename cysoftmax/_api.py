@@ -269,9 +269,10 @@ def _cross_entropy(
         if reduction != "none":
             raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
         check_out(losses, _one_class(x, axis).shape, x.dtype)
-    for given in (grad, hess):
-        if given is not None:
-            check_out(given, x.shape, x.dtype)
+    if grad is not None:
+        check_out(grad, x.shape, x.dtype)
+    if hess is not None:
+        check_out(hess, x.shape, x.dtype)
     loss_of_each = None
     if want_loss and reduction == "none":
         loss_of_each = workspace(_one_class(x, axis), losses)
@@ -281,15 +282,14 @@ def _cross_entropy(
     total = float("nan") if reduction == "mean" else 0.0
     if x.size:
         last = class_last(x, axis)
-        last_grad, last_hess = (
-            None if work is None else class_last(work, axis) for work in (grad_work, hess_work)
-        )
-        for written in (loss_of_each, last_grad, last_hess):
-            last, target, scale = (apart_from(a, written) for a in (last, target, scale))
-            options = options_apart_from(options, written)
-        given = not (losses is None and grad is None and hess is None)
-        if given and labels and not _core.check_labels(last, target, options, n_threads):
-            raise_bad_label(target, x.shape[axis], options)
+        last_grad = class_last(grad_work, axis) if want_grad else None
+        last_hess = class_last(hess_work, axis) if want_hess else None
+        if losses is not None or grad is not None or hess is not None:
+            for written in (loss_of_each, last_grad, last_hess):
+                last, target, scale = (apart_from(a, written) for a in (last, target, scale))
+                options = options_apart_from(options, written)
+            if labels and not _core.check_labels(last, target, options, n_threads):
+                raise_bad_label(target, x.shape[axis], options)
         total = _core.cross_entropy(
             last, target, last_grad, loss_of_each, last_hess, scale, reduction == "mean",
             want_loss, options, n_threads,

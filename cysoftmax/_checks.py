@@ -405,6 +405,13 @@ def check_options(
 
     ``labels`` are the class indices that `ignore_index` is about, or None.
     """
+    if (
+        class_weight is sample_weight is ignore_index is where is None
+        and type(label_smoothing) is type(z_loss) is type(temperature) is float
+        and label_smoothing == z_loss == 0
+        and temperature == 1
+    ):
+        return None
     if class_weight is not None:
         class_weight = check_class_weight(class_weight, x, axis)
     if sample_weight is not None:
@@ -419,10 +426,6 @@ def check_options(
         where = check_where(where, x, axis)
         if label_smoothing and class_weight is None:  # a mask is laid over these
             class_weight = np.ones(x.shape[axis], computed_in(x.dtype))
-    numbers = label_smoothing, z_loss, temperature
-    arrays = class_weight, sample_weight, ignore_index, where
-    if numbers == (0.0, 0.0, 1.0) and all(array is None for array in arrays):
-        return None
     return Options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )

@@ -22,7 +22,8 @@ from libc.string cimport memcpy, memset
 from cysoftmax._job cimport (
     BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, GRAD, IGNORED_LABEL, LABELS, LOG_SOFTMAX,
     LOGSUMEXP, LOSS, MASS, SOFTMAX, SPARSE, STATS, VARIANCE, VJP, Job,
-    Rows, Total, add, add_up, copy_items, expect, fill_row, finish, load_halves, load_numbers,
+    Rows, Total, Weights, add, add_up, copy_items, expect, fill_row, finish, load_halves,
+    load_numbers,
     put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
@@ -103,12 +104,11 @@ cdef struct Group:              # up to 16 rows, and what each of them boils dow
     char[TILE] skipped          # nothing to compute: zeros
     char[TILE] ignored          # has no loss, weight or gradient
     ptrdiff_t[TILE] y           # its label
-    double[TILE] sample, given, share, mass, smooth, smooth_sum, weight
-    double[TILE] factor         # what its gradient is multiplied with, 1 / temperature included
     double[TILE] shift, coarse, fine, log_total
     double[TILE] hi, lo         # what its exps are multiplied with
-    double[TILE] half, extra    # see half_of and extra_of
+    double[TILE] sharp_hi, sharp_lo     # sum of share times x - shift
     double[TILE] loss           # its loss, or its logsumexp, or 0
+    Weights *w                  # job.ones, or what differs from that
 
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
@@ -123,21 +123,23 @@ cdef inline ptrdiff_t chunks(ptrdiff_t n) noexcept nogil:
     return (n + CHUNK - 1) // CHUNK
 
 
-cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noexcept nogil:
-    """Read what there is of each row besides its logits: label, weight, scale. A row whose label
-    is out of range gets class 0, and the call an error in the end."""
-    cdef double factor = job.unit / job.temperature * job.load_scale
+cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
+                            Weights *weights) noexcept nogil:
+    """Read what there is of each row besides its logits: label, weight, scale; `weights` has room
+    for what is special about them. A row whose label is out of range gets class 0, and the call
+    an error in the end."""
     cdef int r
     g.first = first
     g.n_rows = n_rows
+    g.w = &job.ones
+    if job.weighted or job.scale.data != NULL or leaves_more(job):
+        g.w = weights
+        weights[0] = job.ones
     for r in range(TILE):       # a tile has 16 rows whatever n_rows is
         g.skipped[r] = g.ignored[r] = 0
         g.y[r] = 0
-        g.sample[r] = g.given[r] = g.share[r] = g.mass[r] = g.weight[r] = g.coarse[r] = 1
-        g.smooth[r] = g.smooth_sum[r] = g.extra[r] = 0
-        g.half[r] = 0.5
+        g.coarse[r] = 1
         g.fine[r] = g.log_total[r] = g.hi[r] = g.lo[r] = g.loss[r] = 0
-        g.factor[r] = factor
     if job.target_is == LABELS:
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
@@ -149,19 +151,21 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows) noe
     if job.weighted:
         for r in range(n_rows):
             if job.target_is == LABELS and job.class_weight != NULL:
-                g.share[r] = g.mass[r] = real_at(job, job.class_weight, g.y[r])
+                g.w.share[r] = g.w.mass[r] = real_at(job, job.class_weight, g.y[r])
             if job.sample.data != NULL:
-                g.sample[r] = (<const double *>row_at(job, &job.sample, first + r))[0]
-                g.ignored[r] |= g.sample[r] == 0
+                g.w.sample[r] = (<const double *>row_at(job, &job.sample, first + r))[0]
+                g.ignored[r] |= g.w.sample[r] == 0
             weigh(job, g, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
-            g.factor[r] *= (<const double *>row_at(job, &job.scale, first + r))[0]
+            g.w.factor[r] *= (<const double *>row_at(job, &job.scale, first + r))[0]
 
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
     """Take note of what row r weighs."""
-    g.weight[r] = 0 if g.ignored[r] else g.sample[r] * g.mass[r]
+    if g.ignored[r]:
+        g.w.share[r] = g.w.mass[r] = 0
+    g.w.weight[r] = g.w.sample[r] * g.w.mass[r]
     # The statistics of a row do not need its target.
     g.skipped[r] = g.ignored[r] and not job.what & STATS
 
@@ -178,24 +182,25 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
         g.ignored[r] = 1
         weigh(job, g, r)
         g.skipped[r] = 1
+        g.y[r] = 0
         return
     if job.target_is == DISTRIBUTION:
         p.a = scratch + job.target_at
         load_numbers(job, &job.target, i, p.a)
-        g.given[r] = g.mass[r] = mass_of(job, p.a)
-        g.ignored[r] |= g.given[r] == 0 and all_zero(job, p.a)
+        g.w.given[r] = g.w.mass[r] = mass_of(job, p.a)
+        g.ignored[r] |= g.w.given[r] == 0 and all_zero(job, p.a)
         if job.class_weight != NULL:
             job.kernels.product(p.a, job.class_weight, n, p.a)
-            g.mass[r] = mass_of(job, p.a)
+            g.w.mass[r] = mass_of(job, p.a)
     elif job.target_is == SPARSE:
         weigh_entries(job, g, r)
     if job.smoothing != 0 and not g.ignored[r]:
-        g.smooth[r] = job.smoothing * g.given[r] / taking_part
-        g.smooth_sum[r] = g.smooth[r] * job.class_sum
+        g.w.smooth[r] = job.smoothing * g.w.given[r] / taking_part
+        g.w.smooth_sum[r] = g.w.smooth[r] * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
             job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at, False)
             p.base = scratch + job.base_at
-            g.smooth_sum[r] = g.smooth[r] * mass_of(job, p.base)
+            g.w.smooth_sum[r] = g.w.smooth[r] * mass_of(job, p.base)
     weigh(job, g, r)
 
 
@@ -290,7 +295,7 @@ cdef Total dot(const Job *job, const char *a, const char *x, double shift,
 cdef Total loss_dot(const Job *job, const char *a, const char *x, double shift) noexcept nogil:
     """`dot` without the zeros; in double, term by term, if a term or the sum overflows."""
     cdef Total total = dot(job, a, x, shift, True)
-    cdef double weight = 1, hi, lo
+    cdef double weight = 1
     cdef ptrdiff_t c
     if isfinite(total.coarse):
         return total
@@ -298,11 +303,17 @@ cdef Total loss_dot(const Job *job, const char *a, const char *x, double shift) 
     for c in range(job.n_classes):
         if a != NULL:
             weight = real_at(job, a, c)
-        if weight != 0:
-            job.kernels.term(weight, x, c, shift, &hi, &lo)
-            total.coarse += hi
-            total.fine += lo
+        add_term(job, &total, weight, x + c * job.itemsize, shift)
     return total
+
+
+cdef inline void add_term(const Job *job, Total *total, double weight, const char *x,
+                          double shift) noexcept nogil:
+    cdef const void *place = x
+    cdef double hi, lo
+    job.kernels.terms(&weight, &place, &shift, 1, &hi, &lo)
+    total.coarse += hi
+    total.fine += lo
 
 
 cdef inline bint all_zero(const Job *job, const char *a) noexcept nogil:
@@ -410,10 +421,7 @@ cdef Total dot_of_entries(Job *job, ptrdiff_t i, const char *x, double shift) no
     total = Total(0, 0, 0)
     for j in range(entry_bound(job, i), end):
         c = entry_at(job, j, True, &share)
-        if share != 0:
-            job.kernels.term(share, x, c, shift, &hi, &lo)
-            total.coarse += hi
-            total.fine += lo
+        add_term(job, &total, share, x + c * job.itemsize, shift)
     return total
 
 
@@ -425,9 +433,9 @@ cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
         entry_at(job, j, False, &value)
         any_entry |= value != 0
     g.ignored[r] |= not any_entry
-    g.given[r] = g.mass[r] = mass_of_entries(job, i, False)
+    g.w.given[r] = g.w.mass[r] = mass_of_entries(job, i, False)
     if job.class_weight != NULL:
-        g.mass[r] = mass_of_entries(job, i, True)
+        g.w.mass[r] = mass_of_entries(job, i, True)
 
 
 # ---------------------------------------------------------------- from the sums to the loss
@@ -439,7 +447,7 @@ cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept n
 
 cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
     """a, the sum of A."""
-    return job.keep * g.mass[r] + g.smooth_sum[r]
+    return job.keep * g.w.mass[r] + g.w.smooth_sum[r]
 
 
 cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
@@ -458,61 +466,72 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
     elif job.what & GRAD:
         for r in range(g.n_rows):
-            weight[r] = g.sample[r] * total_mass(job, g, r)
+            weight[r] = g.w.sample[r] * total_mass(job, g, r)
             if job.z_loss != 0:
-                weight[r] += 2 * g.weight[r] * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= g.factor[r]
+                weight[r] += 2 * g.w.weight[r] * job.z_loss * log_sum_exp(job, g, r)
+            weight[r] *= g.w.factor[r]
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(g.n_rows):
-                g.half[r] = half_of(job, g, r)
-                g.extra[r] = extra_of(job, g, r)
+                g.w.extra[r] = extra_of(job, g, r)
+                g.w.half[r] = half_of(g, r)
 
 
-cdef inline double loss_of(const Job *job, const Group *g, int r, Total sharp,
-                           const char *x, const char *base) noexcept nogil:
-    """s (a log(total) - sum A d) + w z lse^2, where sharp is the sum of share times x - shift.
-    No term of it is negative. x and base are looked at for smoothing only."""
-    cdef double hi = sharp.coarse, lo = sharp.fine, loss, lse
+cdef inline void label_terms(const Job *job, Group *g, const char **x,
+                             ptrdiff_t step) noexcept nogil:
+    """share (x - shift) of the labels; a row's classes are `step` bytes apart."""
+    cdef const void *logits[TILE]
+    cdef int r
+    for r in range(g.n_rows):
+        expect(0 <= g.y[r] < job.n_classes)
+        logits[r] = x[r] + g.y[r] * step
+    job.kernels.terms(g.w.share, logits, g.shift, g.n_rows, g.sharp_hi, g.sharp_lo)
+
+
+cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
+                           const char *base) noexcept nogil:
+    """s (a log(total) - sum A d) + w z lse^2 from the sum of share times x - shift. No term of it
+    is negative. x and base are looked at for smoothing only."""
+    cdef double hi = g.sharp_hi[r], lo = g.sharp_lo[r], loss, lse
     cdef Total smooth
     if job.smoothing != 0:
-        hi *= job.keep
-        lo *= job.keep
-        if g.smooth[r] != 0:
+        hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
+        lo = job.keep * lo
+        if g.w.smooth[r] != 0:
             smooth = loss_dot(job, base, x, g.shift[r])
-            hi += g.smooth[r] * smooth.coarse
-            lo += g.smooth[r] * smooth.fine
+            hi += g.w.smooth[r] * smooth.coarse
+            lo += g.w.smooth[r] * smooth.fine
     if job.rate != NULL:
         hi /= job.temperature
         lo /= job.temperature
-    loss = g.sample[r] * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
-    if job.z_loss != 0 and g.weight[r] != 0:
+    loss = g.w.sample[r] * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
+    if job.z_loss != 0 and g.w.weight[r] != 0:
         lse = log_sum_exp(job, g, r)
-        loss += g.weight[r] * job.z_loss * (lse * lse)
+        loss += g.w.weight[r] * job.z_loss * (lse * lse)
     return loss
 
 
-cdef inline Total label_term(const Job *job, const Group *g, int r, const char *x,
-                             ptrdiff_t step) noexcept nogil:
-    """share (x - shift) of a label; from class to class of x it is `step` bytes."""
-    cdef Total sharp = Total(0, 0, 0)
-    expect(0 <= g.y[r] < job.n_classes)
-    if g.share[r] != 0:         # 0 times -inf is 0
-        job.kernels.term(g.share[r], x + g.y[r] * step, 0, g.shift[r], &sharp.coarse, &sharp.fine)
-    return sharp
+cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
+    """loss_of without smoothing for all rows that are not ignored."""
+    cdef int r
+    if g.w == &job.ones and job.rate == NULL:   # the same numbers, in a loop that becomes vectors
+        for r in range(g.n_rows):
+            g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
+        return
+    for r in range(g.n_rows):
+        if not g.ignored[r]:
+            g.loss[r] = loss_of(job, g, r, NULL, NULL)
 
 
-cdef inline double row_loss(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
-    cdef Total sharp = Total(0, 0, 0)
-    if job.keep == 0:           # nor does this read a logit for nothing
-        pass
-    elif job.target_is == LABELS:
-        sharp = label_term(job, g, r, p.x, job.itemsize)
-    elif job.target_is == DISTRIBUTION:
-        sharp = loss_dot(job, p.a, p.x, g.shift[r])
-    else:
-        sharp = dot_of_entries(job, g.first + r, p.x, g.shift[r])
-    return loss_of(job, g, r, sharp, p.x, p.base)
+cdef inline double row_loss(Job *job, Group *g, int r, const Place *p) noexcept nogil:
+    """The loss of row r; a label's term is there already."""
+    cdef Total sharp
+    if job.target_is != LABELS:
+        sharp = (loss_dot(job, p.a, p.x, g.shift[r]) if job.target_is == DISTRIBUTION
+                 else dot_of_entries(job, g.first + r, p.x, g.shift[r]))
+        g.sharp_hi[r] = sharp.coarse
+        g.sharp_lo[r] = sharp.fine
+    return loss_of(job, g, r, p.x, p.base)
 
 
 cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
@@ -534,22 +553,23 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 
 # ---------------------------------------------------------------- from the exps to the gradient
 
-# A class that has half of the target or more is given its gradient as b (p - 1) - (s A - b):
-# see `exclude`. Its share then stands for (s A - b) / (keep s), so that all classes have
-# keep s times something subtracted.
-
-cdef inline double half_of(const Job *job, const Group *g, int r) noexcept nogil:
-    """The share from which on a class is treated so."""
-    cdef double half = (g.mass[r] + g.smooth_sum[r] / job.keep) / 2
-    return half if half > 0 else INFINITY
-
+# A class whose s A is half of b or more is given its gradient as b (p - 1) - (s A - b): see
+# `exclude` (a smaller one has no cancellation to fear: p would have to be near s A / b). Its
+# share then stands for (s A - b) / (keep s), so that all classes have keep s times something
+# subtracted.
 
 cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
     """b / (keep s) - mass."""
-    cdef double extra = g.smooth_sum[r]
-    if job.z_loss != 0 and g.sample[r] != 0:
-        extra += 2 * job.z_loss * g.weight[r] / g.sample[r] * log_sum_exp(job, g, r)
+    cdef double extra = g.w.smooth_sum[r]
+    if job.z_loss != 0 and g.w.sample[r] != 0:
+        extra += 2 * job.z_loss * g.w.weight[r] / g.w.sample[r] * log_sum_exp(job, g, r)
     return extra / job.keep
+
+
+cdef inline double half_of(const Group *g, int r) noexcept nogil:
+    """The share from which on a class is treated so."""
+    cdef double half = (g.w.mass[r] + g.w.extra[r]) / 2
+    return half if half > 0 else INFINITY
 
 
 cdef inline bint leaves_more(const Job *job) noexcept nogil:
@@ -558,21 +578,27 @@ cdef inline bint leaves_more(const Job *job) noexcept nogil:
 
 
 cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
-    return job.keep * g.sample[r] * g.factor[r]
+    return job.keep * g.w.sample[r] * g.w.factor[r]
 
 
-cdef inline void exclude_share(const Job *job, const Group *g, int r, double share, char *e,
-                               ptrdiff_t c, ptrdiff_t step) noexcept nogil:
-    """Before the exps are scaled: what has to be done for a class with that share."""
-    if share >= g.half[r]:
-        job.kernels.exclude(e, c, step, g.coarse[r], g.fine[r])
+cdef inline void exclude_labels(const Job *job, const Group *g, char **e,
+                                ptrdiff_t step) noexcept nogil:
+    """Before the exps are scaled: what has to be done for the labels. A row's classes are `step`
+    bytes apart; where e is NULL there is nothing to do."""
+    cdef void *exps[TILE]
+    cdef int r
+    for r in range(g.n_rows):
+        exps[r] = NULL
+        if e[r] != NULL and g.w.share[r] >= g.w.half[r]:
+            exps[r] = e[r] + g.y[r] * step
+    job.kernels.exclude(exps, g.coarse, g.fine, g.n_rows)
 
 
 cdef inline void subtract_share(const Job *job, const Group *g, int r, double share,
                                 char *grad) noexcept nogil:
     """And after that; grad is the class's entry of the gradient."""
-    if share >= g.half[r]:
-        share = (share - g.mass[r]) - g.extra[r]
+    if share >= g.w.half[r]:
+        share = (share - g.w.mass[r]) - g.w.extra[r]
     if share != 0:
         job.kernels.subtract(grad, share, sharp_weight(job, g, r))
 
@@ -581,25 +607,26 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
                    bint stream) noexcept nogil:
     """From the exps of a row, which are overwritten, its gradient."""
     cdef ptrdiff_t n = job.n_classes, i = g.first + r, j, c
-    cdef double base_weight = g.smooth[r] * g.sample[r] * g.factor[r], share
+    cdef double base_weight = g.w.smooth[r] * g.w.sample[r] * g.w.factor[r], share
     cdef bint sharp = job.keep != 0
+    cdef void *place
     cdef char *a = p.a if sharp else NULL
     if a != NULL:
-        job.kernels.exclude_major(p.e, a, n, g.mass[r], g.half[r], g.extra[r], g.coarse[r],
+        job.kernels.exclude_major(p.e, a, n, g.w.mass[r], g.w.half[r], g.w.extra[r], g.coarse[r],
                                   g.fine[r])
-    elif sharp and job.target_is == LABELS:
-        exclude_share(job, g, r, g.share[r], p.e, g.y[r], 1)
-    elif sharp:
+    elif sharp and job.target_is == SPARSE:
         for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
             c = entry_at(job, j, True, &share)
-            exclude_share(job, g, r, share, p.e, c, 1)
+            if share >= g.w.half[r]:
+                place = p.e + c * job.itemsize
+                job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
     job.kernels.scale(p.e, n, g.hi[r], g.lo[r], p.base, base_weight, a, sharp_weight(job, g, r),
                       out, stream)
     if not sharp or a != NULL:
         return
-    if job.target_is == LABELS:
-        subtract_share(job, g, r, g.share[r], out + g.y[r] * job.itemsize)
-    else:
+    if job.target_is == LABELS and leaves_more(job):
+        subtract_share(job, g, r, g.w.share[r], out + g.y[r] * job.itemsize)
+    elif job.target_is == SPARSE:
         for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
             c = entry_at(job, j, True, &share)
             subtract_share(job, g, r, share, out + c * job.itemsize)
@@ -623,17 +650,15 @@ cdef inline double filling(const Job *job) noexcept nogil:
     return -INFINITY if job.what & LOG_SOFTMAX else 0
 
 
-cdef void write_row(Job *job, char *scratch, const Group *g, int r, const Place *p) noexcept nogil:
-    """The outputs of row r."""
+cdef void write_row(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
+    """The output of row r."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, i = g.first + r
     cdef bint at_once = job.out.direct and p.where == NULL
     cdef char *out = row_at(job, &job.out, i) if at_once else p.e
-    if job.what & VARIANCE:
-        write_variance(job, scratch, g, r, p)
     if job.what & LOG_SOFTMAX:
         k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, job.stream and at_once)
-    elif job.what & SOFTMAX:
+    elif job.what & SOFTMAX or job.target_is == LABELS and g.w == &job.ones:
         k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, job.stream and at_once)
     else:
         gradient(job, g, r, p, out, job.stream and at_once)
@@ -648,7 +673,7 @@ cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
     if job.variance.direct:
         out = row_at(job, &job.variance, g.first + r)
     job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.weight[r], out,
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w.weight[r], out,
                          job.stream and job.variance.direct)
     if not job.variance.direct:
         store_row(job, &job.variance, g.first + r, out)
@@ -733,6 +758,8 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
     In three steps, so that the few numbers of all its rows are worked on together.
     """
     cdef Place[TILE] p
+    cdef const char *x[TILE]
+    cdef char *e[TILE]
     cdef Total total
     cdef char *exps = NULL
     cdef int r
@@ -756,11 +783,26 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
     if job.what & MASS:
         return
     finish_group(job, g)
+    if job.target_is == LABELS:
+        for r in range(g.n_rows):
+            x[r] = p[r].x
+            e[r] = p[r].e
+        if job.what & LOSS:
+            label_terms(job, g, x, job.itemsize)
+            if job.smoothing == 0:
+                label_losses(job, g)
+    if job.what & VARIANCE:
+        for r in range(g.n_rows):
+            if not g.skipped[r]:
+                write_variance(job, scratch, g, r, &p[r])
+    if job.what & GRAD and job.target_is == LABELS and job.keep != 0:
+        exclude_labels(job, g, e, job.itemsize)
     for r in range(g.n_rows):
         if not g.skipped[r]:
             if job.what & LOGSUMEXP:
                 g.loss[r] = logsumexp_of(job, p[r].x, g.shift[r], g.log_total[r])
-            elif job.what & LOSS and not g.ignored[r]:
+            elif job.what & LOSS and not g.ignored[r] and (
+                    job.target_is != LABELS or job.smoothing != 0):
                 g.loss[r] = row_loss(job, g, r, &p[r])
         elif job.what & LOGSUMEXP:
             g.loss[r] = -INFINITY
@@ -770,7 +812,7 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
             fill_row(job, &job.out, g.first + r, filling(job))
             fill_row(job, &job.variance, g.first + r, 0)
         elif job.out.data != NULL:
-            write_row(job, scratch, g, r, &p[r])
+            write_row(job, g, r, &p[r])
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
@@ -791,7 +833,8 @@ cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
 cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     """A group's rows side by side; the same formulas as in do_rows."""
     cdef const Kernels *k = job.kernels
-    cdef const void *x[TILE]
+    cdef const char *x[TILE]
+    cdef char *e[TILE]
     cdef Total total[TILE]
     cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
     cdef char *second = tile + n * TILE * step      # the logits for log_softmax, or the variance
@@ -799,7 +842,8 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
 
     for r in range(TILE):       # a tile that is not full is filled up with its first row
         x[r] = row_at(job, &job.x, g.first + (r if r < g.n_rows else 0))
-    k.tile_load(x, job.x.step // step, n, tile)
+        e[r] = tile + r * step
+    k.tile_load(<const void **>x, job.x.step // step, n, tile)
     k.tile_max(tile, n, g.shift)
     if job.what & LOG_SOFTMAX:
         memcpy(second, tile, n * TILE * step)
@@ -820,10 +864,8 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     finish_group(job, g)
 
     if job.what & LOSS:
-        for r in range(g.n_rows):
-            if not g.ignored[r]:
-                g.loss[r] = loss_of(job, g, r, label_term(
-                    job, g, r, <const char *>x[r], job.x.step), NULL, NULL)
+        label_terms(job, g, x, job.x.step)
+        label_losses(job, g)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
             g.loss[r] = g.shift[r] + g.log_total[r]
@@ -840,12 +882,11 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
         store_tile(job, &job.out, g, second)
         return
     if job.what & GRAD:
-        for r in range(g.n_rows):
-            exclude_share(job, g, r, g.share[r], tile + r * step, g.y[r], TILE)
+        exclude_labels(job, g, e, TILE * step)
     k.tile_scale(tile, n, g.hi, g.lo)
     if job.what & GRAD and leaves_more(job):
         for r in range(g.n_rows):
-            subtract_share(job, g, r, g.share[r], tile + (g.y[r] * TILE + r) * step)
+            subtract_share(job, g, r, g.w.share[r], tile + (g.y[r] * TILE + r) * step)
     store_tile(job, &job.out, g, tile)
 
 
@@ -856,7 +897,8 @@ cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
     for r in range(TILE):
         one[r] = 1
     job.doubles.divide(one, g.coarse, g.fine, TILE, hi, lo)
-    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, g.weight, variance)
+    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, g.w.weight,
+                              variance)
 
 
 cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g,
@@ -910,20 +952,21 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
             do_vjp(job, scratch, first + r)
         return
     cdef Group g
+    cdef Weights weights
     if tiled(job):
-        open_group(job, &g, first, n_rows)
+        open_group(job, &g, first, n_rows, &weights)
         do_tile(job, scratch, &g)
         memcpy(loss, g.loss, sizeof(loss))
         if job.weighted:
-            memcpy(weight, g.weight, sizeof(weight))
+            memcpy(weight, g.w.weight, sizeof(weight))
     else:
         r = 0
         while r < n_rows:
-            open_group(job, &g, first + r, min(job.together, n_rows - r))
+            open_group(job, &g, first + r, min(job.together, n_rows - r), &weights)
             do_rows(job, scratch, &g)
             memcpy(loss + r, g.loss, g.n_rows * sizeof(double))
             if job.weighted:
-                memcpy(weight + r, g.weight, g.n_rows * sizeof(double))
+                memcpy(weight + r, g.w.weight, g.n_rows * sizeof(double))
             r += job.together
     if job.losses != NULL or job.result.data != NULL:
         for r in range(n_rows):
@@ -1057,25 +1100,26 @@ cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
         job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, False)
 
 
-cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares,
-                    Total *sharp) noexcept nogil:
+cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares) noexcept nogil:
     """The maxima of a group's rows; and what the loss needs of the logits, which the output
     may be written over."""
+    cdef const char *x[TILE]
     cdef int r
     cdef ptrdiff_t u
     for r in range(g.n_rows):
+        x[r] = row_at(job, &job.x, g.first + r)
         g.shift[r] = -INFINITY
         for u in range((g.first + r) * shares, (g.first + r + 1) * shares):
             if largest[u] > g.shift[r]:
                 g.shift[r] = largest[u]
-        if job.what & LOSS:
-            sharp[g.first + r] = label_term(job, g, r, row_at(job, &job.x, g.first + r),
-                                            job.itemsize)
+    if job.what & LOSS:
+        label_terms(job, g, x, job.itemsize)
 
 
-cdef void long_finish(Job *job, Group *g, const double *sums, const Total *sharp) noexcept nogil:
+cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
     """From the sums of the chunks to losses and factors."""
     cdef ptrdiff_t n_chunks = chunks(job.n_classes), c, i
+    cdef char *e[TILE]
     cdef Total total
     cdef int r
     for r in range(g.n_rows):
@@ -1092,10 +1136,12 @@ cdef void long_finish(Job *job, Group *g, const double *sums, const Total *sharp
         if job.what & LOGSUMEXP:
             g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
         elif job.what & LOSS and not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r, sharp[i], NULL, NULL)
-        keep_numbers(job, i, g.loss[r], g.weight[r])
+            g.loss[r] = loss_of(job, g, r, NULL, NULL)
+        keep_numbers(job, i, g.loss[r], g.w.weight[r])
         if job.what & GRAD:
-            exclude_share(job, g, r, g.share[r], row_at(job, &job.out, i), g.y[r], 1)
+            e[r] = row_at(job, &job.out, i)
+    if job.what & GRAD:
+        exclude_labels(job, g, e, job.itemsize)
 
 
 cdef void long_close(Job *job, const Group *g) noexcept nogil:
@@ -1103,7 +1149,7 @@ cdef void long_close(Job *job, const Group *g) noexcept nogil:
     cdef int r
     for r in range(g.n_rows):
         if not g.skipped[r]:
-            subtract_share(job, g, r, g.share[r],
+            subtract_share(job, g, r, g.w.share[r],
                            row_at(job, &job.out, g.first + r) + g.y[r] * job.itemsize)
 
 
@@ -1114,14 +1160,13 @@ cdef int long_rows(Job *job, int n_threads) except -1:
     cdef ptrdiff_t n_units = shares * n, n_groups = (n + TILE - 1) // TILE, u, g
     cdef double *largest = <double *>malloc(
         sizeof(double) * (n_units + 2 * n * chunks(job.n_classes)))
-    cdef Group *groups = <Group *>malloc(n_groups * sizeof(Group))
-    cdef Total *sharp = <Total *>malloc(n * sizeof(Total))
+    cdef Group *groups = <Group *>malloc(n_groups * (sizeof(Group) + sizeof(Weights)))
+    cdef Weights *weights = <Weights *>(groups + n_groups)
     cdef double *sums = largest + n_units
     cdef fp_mode mode = 0
-    if largest == NULL or groups == NULL or sharp == NULL:
+    if largest == NULL or groups == NULL:
         free(largest)
         free(groups)
-        free(sharp)
         raise MemoryError("the sums of the blocks of long rows cannot be had")
     with nogil:
         with parallel(num_threads=n_threads):
@@ -1130,8 +1175,9 @@ cdef int long_rows(Job *job, int n_threads) except -1:
                 long_max(job, u, shares, largest)
             fp_leave(mode)
         for g in range(n_groups):
-            open_group(job, &groups[g], g * TILE, <int>min(<ptrdiff_t>TILE, n - g * TILE))
-            long_open(job, &groups[g], largest, shares, sharp)
+            open_group(job, &groups[g], g * TILE, <int>min(<ptrdiff_t>TILE, n - g * TILE),
+                       &weights[g])
+            long_open(job, &groups[g], largest, shares)
         with parallel(num_threads=n_threads):
             mode = fp_enter()
             for u in prange(n_units, schedule="static"):
@@ -1139,7 +1185,7 @@ cdef int long_rows(Job *job, int n_threads) except -1:
             fp_leave(mode)
         mode = fp_enter()
         for g in range(n_groups):
-            long_finish(job, &groups[g], sums, sharp)
+            long_finish(job, &groups[g], sums)
         fp_leave(mode)
         if job.out.data != NULL:
             with parallel(num_threads=n_threads):
@@ -1147,14 +1193,13 @@ cdef int long_rows(Job *job, int n_threads) except -1:
                 for u in prange(n_units, schedule="static"):
                     long_out(job, u, shares, groups)
                 fp_leave(mode)
-        if job.what & GRAD:
+        if job.what & GRAD and leaves_more(job):
             mode = fp_enter()
             for g in range(n_groups):
                 long_close(job, &groups[g])
             fp_leave(mode)
     free(largest)
     free(groups)
-    free(sharp)
     return 0
 
 
@@ -1299,6 +1344,17 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
     return 0
 
 
+cdef void fill_ones(Job *job) noexcept:
+    """What a row weighs if nothing is said about it."""
+    cdef Weights *w = &job.ones
+    cdef int r
+    for r in range(TILE):
+        w.sample[r] = w.given[r] = w.share[r] = w.mass[r] = w.weight[r] = 1
+        w.smooth[r] = w.smooth_sum[r] = w.extra[r] = 0
+        w.half[r] = 0.5
+        w.factor[r] = job.unit / job.temperature * job.load_scale
+
+
 cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
     return (n_threads > 1 and job.n_rows < 2 * n_threads and job.n_classes >= 4 * CHUNK
             and not job.what & (VJP | STATS | VARIANCE | MASS) and not job.prepared
@@ -1307,6 +1363,7 @@ cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
 
 cdef int do_all(Job *job, int threads) except -1:
     """All rows, in the way that suits them."""
+    fill_ones(job)
     if long_and_few(job, threads):
         return long_rows(job, threads)
     return run(job, threads)
@@ -1327,7 +1384,7 @@ def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
     """Compute p * (v - sum(p * v)) into `out`."""
     cdef Job job
     set_up(&job, VJP, p, out, v)
-    run(&job, threads_for(&job, n_threads))
+    do_all(&job, threads_for(&job, n_threads))
 
 
 def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
@@ -1335,7 +1392,7 @@ def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
     cdef Job job
     set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
            None, None, stats)
-    run(&job, threads_for(&job, n_threads))
+    do_all(&job, threads_for(&job, n_threads))
     return not job.bad
 
 

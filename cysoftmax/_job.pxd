@@ -45,6 +45,11 @@ cdef enum Target:
     DISTRIBUTION
     SPARSE
 
+cdef struct Weights:                # of 16 rows; explained before Group in _core.pyx
+    double[TILE] sample, given, share, mass, smooth, smooth_sum, weight
+    double[TILE] factor         # what a gradient is multiplied with, 1 / temperature included
+    double[TILE] half, extra    # see half_of and extra_of
+
 cdef struct Job:
     int what
     const Kernels *kernels
@@ -66,6 +71,7 @@ cdef struct Job:
     ptrdiff_t index_item, n_entries
     bint stream
     double unit                     # what every gradient is multiplied with
+    Weights ones                    # of rows about which no option says anything
     bint weighted                   # a row can weigh something else than 1
     bint prepared                   # there is more to read of a row than logits, label, weight
     bint ignores                    # labels with the bits of `ignore`, as 64 bits
@@ -112,10 +118,14 @@ cdef inline void expect(bint condition) noexcept nogil:
 cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
     """Where row i begins."""
     expect(0 <= i < job.n_rows)
+    if job.ndim == 1:
+        return rows.data + i * rows.outer[0]
+    return row_among_axes(job, rows, i)
+
+
+cdef inline char *row_among_axes(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
     cdef char *place = rows.data
     cdef int d
-    if job.ndim == 1:
-        return place + i * rows.outer[0]
     for d in range(job.ndim - 1, 0, -1):
         place += (i % job.shape[d]) * rows.outer[d]
         i //= job.shape[d]

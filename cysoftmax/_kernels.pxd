@@ -28,10 +28,10 @@ cdef extern from "kernels.h" nogil:
                     double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
                     bint stream) noexcept nogil
-        void (*term)(double a, const void *x, ptrdiff_t c, double shift, double *hi,
-                     double *lo) noexcept nogil
-        void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
-                        double fine) noexcept nogil
+        void (*terms)(const double *a, const void *const *x, const double *shift, int n,
+                      double *hi, double *lo) noexcept nogil
+        void (*exclude)(void *const *e, const double *coarse, const double *fine,
+                        int n) noexcept nogil
         void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half,
                               double extra, double coarse, double fine) noexcept nogil
         ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value) noexcept nogil

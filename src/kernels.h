@@ -64,11 +64,13 @@ typedef struct {
     /* out = p (v - hi - lo) */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
                 int stream);
-    /* hi + lo = a (x[c] - shift): what dot has for a row of this term alone */
-    void (*term)(double a, const void *x, ptrdiff_t c, double shift, double *hi, double *lo);
-    /* e[c] becomes minus the sum of the others, so that scale makes e[c]/total - 1 of it
-       without a cancellation. `step` is the distance from class to class in e. */
-    void (*exclude)(void *e, ptrdiff_t c, ptrdiff_t step, double coarse, double fine);
+    /* hi[i] + lo[i] = a[i] (x[i][0] - shift[i]), n times: what dot has for a row of this term
+       alone. Nothing is read where a[i] is 0. */
+    void (*terms)(const double *a, const void *const *x, const double *shift, int n, double *hi,
+                  double *lo);
+    /* The exp at e[i] becomes minus the sum of the others of its row, n times, so that scale makes
+       p - 1 of it without a cancellation. Nothing is done where e[i] is NULL. */
+    void (*exclude)(void *const *e, const double *coarse, const double *fine, int n);
     /* The same for each class that has at least half of mass + extra in the distribution a, whose
        sum is mass; a[c] becomes a[c] - mass - extra. */
     void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half, double extra,

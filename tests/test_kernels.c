@@ -309,6 +309,20 @@ static void divide(const subject *s, double weight, const row *r, double *hi, do
     s->isa->doubles->divide(&weight, &r->coarse, &r->fine, 1, hi, lo);
 }
 
+// x[c] - shift, and minus the sum of the others in place of e[c]: of one row.
+static void difference(const subject *s, const void *x, ptrdiff_t c, double shift, double *hi,
+                       double *lo) {
+    const void *place = (const char *)x + c * s->t->size;
+    const double one = 1;
+    s->k->terms(&one, &place, &shift, 1, hi, lo);
+}
+
+static void exclude(const subject *s, void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
+                    double fine) {
+    void *place = at(s, e, c * step);
+    s->k->exclude(&place, &coarse, &fine, 1);
+}
+
 static double log_total(const subject *s, double coarse, double fine) {
     double rest = (coarse - 1) + fine;
     s->isa->doubles->log1p(&rest, 1);
@@ -460,7 +474,7 @@ static void difference_is_exact(const subject *s, const row *r) {
     double hi, lo;
     int ok = 1;
     for (ptrdiff_t c = 0; c < r->n; c++) {
-        s->k->term(1, r->logits, c, r->shift, &hi, &lo);
+        difference(s, r->logits, c, r->shift, &hi, &lo);
         ok &= (long double)hi + lo == (long double)r->x[c] - r->shift;
     }
     CHECK_ROW(ok);
@@ -471,7 +485,7 @@ static void difference_survives_overflow(const subject *s) {
     const void *logits = reals(s, x, 2);
     double hi, lo;
     for (ptrdiff_t c = 0; c < 2; c++) {
-        s->k->term(1, logits, c, huge, &hi, &lo);
+        difference(s, logits, c, huge, &hi, &lo);
         CHECK(hi == x[c] - huge && lo == 0, c);
     }
     release();
@@ -490,7 +504,7 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         const ptrdiff_t c = places[k];
         const long double others = sum_of_others(r, c);
         void *e = copy(s, r->e, r->n);
-        s->k->exclude(e, c, 1, r->coarse, r->fine);
+        exclude(s, e, c, 1, r->coarse, r->fine);
         if (others > normal)
             worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
         s->k->scale(e, r->n, hi, lo, NULL, 0, NULL, 0, out, 0);
@@ -507,9 +521,9 @@ static void exclude_takes_steps(const subject *s, const row *r) {
     void *e = copy(s, r->e, r->n), *strided = reals(s, NULL, n * TILE);
     for (ptrdiff_t i = 0; i < n; i++) put(s, strided, i * TILE, get(s, e, i));
     void *expected = copy(s, strided, n * TILE);
-    s->k->exclude(e, c, 1, r->coarse, r->fine);
+    exclude(s, e, c, 1, r->coarse, r->fine);
     put(s, expected, c * TILE, get(s, e, c));
-    s->k->exclude(strided, c, TILE, r->coarse, r->fine);
+    exclude(s, strided, c, TILE, r->coarse, r->fine);
     CHECK_ROW(same_reals(s, strided, expected, n * TILE));
 }
 
@@ -532,7 +546,7 @@ static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, c
         void *expected_a = copy(s, a, r->n), *expected_e = copy(s, e, r->n);
         for (ptrdiff_t i = 0; i < r->n; i++) {
             if (get(s, a, i) + get(s, a, i) < mass) continue;
-            s->k->exclude(expected_e, i, 1, r->coarse, r->fine);
+            exclude(s, expected_e, i, 1, r->coarse, r->fine);
             put(s, expected_a, i, get(s, a, i) - mass);
         }
         s->k->exclude_major(e, a, r->n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, r->coarse,
@@ -951,7 +965,7 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     s->k->log(logits, n, shift, NULL, log = log_total(s, coarse, fine), out, 0);
     hash(h, log);
     hash_reals(s, h, out, n);
-    s->k->exclude(e, n / 2, 1, coarse, fine);
+    exclude(s, e, n / 2, 1, coarse, fine);
     hash_reals(s, h, e, n);
 }
 
@@ -966,7 +980,7 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     hash_pair(h, &mass, &lo, 1);
     s->k->dot(target, reals(s, x, n), n, 4, 1, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->term(1, target, n - 1, 0.3, &hi, &lo);
+    difference(s, target, n - 1, 0.3, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
     s->k->dot(e, target, n, 0, 0, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
