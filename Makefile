@@ -47,6 +47,20 @@ test: build  ## Run the tests, the numerical ones for each instruction set of th
 test-all: build  ## Run every test, the exhaustive and the slow ones too (4 minutes, 9 GB)
 	$(BIN)/pytest -m "" -s --durations=10 tests
 
+# The peers are large, and may want other versions of what the tools want: a venv of their own.
+PEERS := $(abspath $(VENV))/peers
+
+$(PEERS)/.tools: pyproject.toml $(VENV)/.tools
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	@echo "installing the other libraries of pyproject.toml (a minute or more, 2 GB)"
+	$(PEERS)/bin/python -m pip install --quiet --group peers
+	touch $@
+
+.PHONY: test-peers
+test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn and optax
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
+
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
 	build/test_kernels --expect $(BITS)
