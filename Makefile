@@ -58,8 +58,12 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 	touch $@
 
 .PHONY: test-peers
-test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn and optax
+test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
+
+.PHONY: demo-boosting
+demo-boosting: build $(PEERS)/.tools  ## Give LightGBM an objective, and compare with its own
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
 
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
