@@ -113,7 +113,7 @@ cdef struct Group:              # up to 16 rows, and what each of them boils dow
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
     char *e                     # its exps, or NULL
-    char *a                     # its target if that is a distribution: the shares
+    char *a                     # the shares, if the target is a distribution; room if sparse
     const char *base            # the class weights of the classes that take part; NULL for ones
     const unsigned char *where  # which classes take part, or NULL for all
 
@@ -131,10 +131,10 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     cdef int r
     g.first = first
     g.n_rows = n_rows
-    g.w = &job.ones
+    g.w = job.ones
     if job.weighted or job.scale.data != NULL or leaves_more(job):
         g.w = weights
-        weights[0] = job.ones
+        memcpy(weights, job.ones, n_rows * sizeof(Weights))
     for r in range(TILE):       # a tile has 16 rows whatever n_rows is
         g.skipped[r] = g.ignored[r] = 0
         g.y[r] = 0
@@ -151,21 +151,21 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     if job.weighted:
         for r in range(n_rows):
             if job.target_is == LABELS and job.class_weight != NULL:
-                g.w.share[r] = g.w.mass[r] = real_at(job, job.class_weight, g.y[r])
+                g.w[r].share = g.w[r].mass = real_at(job, job.class_weight, g.y[r])
             if job.sample.data != NULL:
-                g.w.sample[r] = (<const double *>row_at(job, &job.sample, first + r))[0]
-                g.ignored[r] |= g.w.sample[r] == 0
+                g.w[r].sample = (<const double *>row_at(job, &job.sample, first + r))[0]
+                g.ignored[r] |= g.w[r].sample == 0
             weigh(job, g, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
-            g.w.factor[r] *= (<const double *>row_at(job, &job.scale, first + r))[0]
+            g.w[r].factor *= (<const double *>row_at(job, &job.scale, first + r))[0]
 
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
     """Take note of what row r weighs."""
     if g.ignored[r]:
-        g.w.share[r] = g.w.mass[r] = 0
-    g.w.weight[r] = g.w.sample[r] * g.w.mass[r]
+        g.w[r].share = g.w[r].mass = 0
+    g.w[r].weight = g.w[r].sample * g.w[r].mass
     # The statistics of a row do not need its target.
     g.skipped[r] = g.ignored[r] and not job.what & STATS
 
@@ -187,20 +187,21 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
     if job.target_is == DISTRIBUTION:
         p.a = scratch + job.target_at
         load_numbers(job, &job.target, i, p.a)
-        g.w.given[r] = g.w.mass[r] = mass_of(job, p.a)
-        g.ignored[r] |= g.w.given[r] == 0 and all_zero(job, p.a)
+        g.w[r].given = g.w[r].mass = mass_of(job, p.a)
+        g.ignored[r] |= g.w[r].given == 0 and all_zero(job, p.a)
         if job.class_weight != NULL:
             job.kernels.product(p.a, job.class_weight, n, p.a)
-            g.w.mass[r] = mass_of(job, p.a)
+            g.w[r].mass = mass_of(job, p.a)
     elif job.target_is == SPARSE:
+        p.a = scratch + job.target_at
         weigh_entries(job, g, r)
     if job.smoothing != 0 and not g.ignored[r]:
-        g.w.smooth[r] = job.smoothing * g.w.given[r] / taking_part
-        g.w.smooth_sum[r] = g.w.smooth[r] * job.class_sum
+        g.w[r].smooth = job.smoothing * g.w[r].given / taking_part
+        g.w[r].smooth_sum = g.w[r].smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
             job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at, False)
             p.base = scratch + job.base_at
-            g.w.smooth_sum[r] = g.w.smooth[r] * mass_of(job, p.base)
+            g.w[r].smooth_sum = g.w[r].smooth * mass_of(job, p.base)
     weigh(job, g, r)
 
 
@@ -433,9 +434,9 @@ cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
         entry_at(job, j, False, &value)
         any_entry |= value != 0
     g.ignored[r] |= not any_entry
-    g.w.given[r] = g.w.mass[r] = mass_of_entries(job, i, False)
+    g.w[r].given = g.w[r].mass = mass_of_entries(job, i, False)
     if job.class_weight != NULL:
-        g.w.mass[r] = mass_of_entries(job, i, True)
+        g.w[r].mass = mass_of_entries(job, i, True)
 
 
 # ---------------------------------------------------------------- from the sums to the loss
@@ -447,7 +448,7 @@ cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept n
 
 cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
     """a, the sum of A."""
-    return job.keep * g.w.mass[r] + g.w.smooth_sum[r]
+    return job.keep * g.w[r].mass + g.w[r].smooth_sum
 
 
 cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
@@ -466,26 +467,28 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
     elif job.what & GRAD:
         for r in range(g.n_rows):
-            weight[r] = g.w.sample[r] * total_mass(job, g, r)
+            weight[r] = g.w[r].sample * total_mass(job, g, r)
             if job.z_loss != 0:
-                weight[r] += 2 * g.w.weight[r] * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= g.w.factor[r]
+                weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
+            weight[r] *= g.w[r].factor
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(g.n_rows):
-                g.w.extra[r] = extra_of(job, g, r)
-                g.w.half[r] = half_of(g, r)
+                g.w[r].extra = extra_of(job, g, r)
+                g.w[r].half = half_of(g, r)
 
 
 cdef inline void label_terms(const Job *job, Group *g, const char **x,
                              ptrdiff_t step) noexcept nogil:
     """share (x - shift) of the labels; a row's classes are `step` bytes apart."""
     cdef const void *logits[TILE]
+    cdef double[TILE] share
     cdef int r
     for r in range(g.n_rows):
         expect(0 <= g.y[r] < job.n_classes)
+        share[r] = g.w[r].share
         logits[r] = x[r] + g.y[r] * step
-    job.kernels.terms(g.w.share, logits, g.shift, g.n_rows, g.sharp_hi, g.sharp_lo)
+    job.kernels.terms(share, logits, g.shift, g.n_rows, g.sharp_hi, g.sharp_lo)
 
 
 cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
@@ -497,24 +500,24 @@ cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
     if job.smoothing != 0:
         hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
         lo = job.keep * lo
-        if g.w.smooth[r] != 0:
+        if g.w[r].smooth != 0:
             smooth = loss_dot(job, base, x, g.shift[r])
-            hi += g.w.smooth[r] * smooth.coarse
-            lo += g.w.smooth[r] * smooth.fine
+            hi += g.w[r].smooth * smooth.coarse
+            lo += g.w[r].smooth * smooth.fine
     if job.rate != NULL:
         hi /= job.temperature
         lo /= job.temperature
-    loss = g.w.sample[r] * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
-    if job.z_loss != 0 and g.w.weight[r] != 0:
+    loss = g.w[r].sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
+    if job.z_loss != 0 and g.w[r].weight != 0:
         lse = log_sum_exp(job, g, r)
-        loss += g.w.weight[r] * job.z_loss * (lse * lse)
+        loss += g.w[r].weight * job.z_loss * (lse * lse)
     return loss
 
 
 cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
     """loss_of without smoothing for all rows that are not ignored."""
     cdef int r
-    if g.w == &job.ones and job.rate == NULL:   # the same numbers, in a loop that becomes vectors
+    if g.w == job.ones and job.rate == NULL:   # the same numbers, in a loop that becomes vectors
         for r in range(g.n_rows):
             g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
         return
@@ -560,15 +563,15 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 
 cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
     """b / (keep s) - mass."""
-    cdef double extra = g.w.smooth_sum[r]
-    if job.z_loss != 0 and g.w.sample[r] != 0:
-        extra += 2 * job.z_loss * g.w.weight[r] / g.w.sample[r] * log_sum_exp(job, g, r)
+    cdef double extra = g.w[r].smooth_sum
+    if job.z_loss != 0 and g.w[r].sample != 0:
+        extra += 2 * job.z_loss * g.w[r].weight / g.w[r].sample * log_sum_exp(job, g, r)
     return extra / job.keep
 
 
 cdef inline double half_of(const Group *g, int r) noexcept nogil:
     """The share from which on a class is treated so."""
-    cdef double half = (g.w.mass[r] + g.w.extra[r]) / 2
+    cdef double half = (g.w[r].mass + g.w[r].extra) / 2
     return half if half > 0 else INFINITY
 
 
@@ -578,7 +581,7 @@ cdef inline bint leaves_more(const Job *job) noexcept nogil:
 
 
 cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
-    return job.keep * g.w.sample[r] * g.w.factor[r]
+    return job.keep * g.w[r].sample * g.w[r].factor
 
 
 cdef inline void exclude_labels(const Job *job, const Group *g, char **e,
@@ -589,47 +592,82 @@ cdef inline void exclude_labels(const Job *job, const Group *g, char **e,
     cdef int r
     for r in range(g.n_rows):
         exps[r] = NULL
-        if e[r] != NULL and g.w.share[r] >= g.w.half[r]:
+        if e[r] != NULL and g.w[r].share >= g.w[r].half:
             exps[r] = e[r] + g.y[r] * step
     job.kernels.exclude(exps, g.coarse, g.fine, g.n_rows)
 
 
-cdef inline void subtract_share(const Job *job, const Group *g, int r, double share,
-                                char *grad) noexcept nogil:
-    """And after that; grad is the class's entry of the gradient."""
-    if share >= g.w.half[r]:
-        share = (share - g.w.mass[r]) - g.w.extra[r]
+cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
+    """What stands for the share afterwards."""
+    if share >= g.w[r].half:
+        return (share - g.w[r].mass) - g.w[r].extra
+    return share
+
+
+cdef inline void subtract_label(const Job *job, const Group *g, int r, char *grad) noexcept nogil:
+    """And after the exps were scaled; grad is the label's entry of the gradient."""
+    cdef double share = left_of(g, r, g.w[r].share)
     if share != 0:
         job.kernels.subtract(grad, share, sharp_weight(job, g, r))
+
+
+# An output that is stored past the caches is not read again: the entries of a target that is
+# not written out are computed before the whole row is, and stored after it.
+
+cdef inline void entry_gradient(const Job *job, const Group *g, int r, const Place *p,
+                                ptrdiff_t c, double share, double base_weight,
+                                char *grad) noexcept nogil:
+    """The gradient of class c with that share of the target."""
+    cdef char[8] a
+    cdef const char *base = p.base
+    if base != NULL:
+        base += c * job.itemsize
+    put_real(job, a, 0, left_of(g, r, share))
+    job.kernels.scale(p.e + c * job.itemsize, 1, g.hi[r], g.lo[r], base, base_weight, a,
+                      sharp_weight(job, g, r), grad, False)
+
+
+cdef void gradient_of_entries(Job *job, const Group *g, int r, const Place *p, double base_weight,
+                              char *out, bint stream) noexcept nogil:
+    """The gradient of a row with a sparse target; p.a has room for the entries."""
+    cdef ptrdiff_t i = g.first + r, first = entry_bound(job, i), j, c
+    cdef ptrdiff_t end = min(entry_bound(job, i + 1), first + job.n_classes)
+    cdef double share
+    cdef void *place
+    for j in range(first, end):
+        c = entry_at(job, j, True, &share)
+        if share >= g.w[r].half:
+            place = p.e + c * job.itemsize
+            job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
+        entry_gradient(job, g, r, p, c, share, base_weight, p.a + (j - first) * job.itemsize)
+    job.kernels.scale(p.e, job.n_classes, g.hi[r], g.lo[r], p.base, base_weight, NULL, 0, out,
+                      stream)
+    for j in range(first, end):
+        c = entry_at(job, j, True, &share)
+        copy_items(p.a + (j - first) * job.itemsize, 0, 1, out + c * job.itemsize, 0, job.itemsize)
 
 
 cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
                    bint stream) noexcept nogil:
     """From the exps of a row, which are overwritten, its gradient."""
-    cdef ptrdiff_t n = job.n_classes, i = g.first + r, j, c
-    cdef double base_weight = g.w.smooth[r] * g.w.sample[r] * g.w.factor[r], share
-    cdef bint sharp = job.keep != 0
-    cdef void *place
-    cdef char *a = p.a if sharp else NULL
-    if a != NULL:
-        job.kernels.exclude_major(p.e, a, n, g.w.mass[r], g.w.half[r], g.w.extra[r], g.coarse[r],
+    cdef ptrdiff_t n = job.n_classes, size = job.itemsize
+    cdef double base_weight = g.w[r].smooth * g.w[r].sample * g.w[r].factor
+    cdef bint apart = job.target_is == LABELS and job.keep != 0 and leaves_more(job)
+    cdef char[8] entry
+    cdef char *a = NULL
+    if job.target_is == SPARSE and job.keep != 0:
+        gradient_of_entries(job, g, r, p, base_weight, out, stream)
+        return
+    if job.target_is == DISTRIBUTION and job.keep != 0:
+        a = p.a
+        job.kernels.exclude_major(p.e, a, n, g.w[r].mass, g.w[r].half, g.w[r].extra, g.coarse[r],
                                   g.fine[r])
-    elif sharp and job.target_is == SPARSE:
-        for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
-            c = entry_at(job, j, True, &share)
-            if share >= g.w.half[r]:
-                place = p.e + c * job.itemsize
-                job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
+    if apart:
+        entry_gradient(job, g, r, p, g.y[r], g.w[r].share, base_weight, entry)
     job.kernels.scale(p.e, n, g.hi[r], g.lo[r], p.base, base_weight, a, sharp_weight(job, g, r),
                       out, stream)
-    if not sharp or a != NULL:
-        return
-    if job.target_is == LABELS and leaves_more(job):
-        subtract_share(job, g, r, g.w.share[r], out + g.y[r] * job.itemsize)
-    elif job.target_is == SPARSE:
-        for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
-            c = entry_at(job, j, True, &share)
-            subtract_share(job, g, r, share, out + c * job.itemsize)
+    if apart:
+        memcpy(out + g.y[r] * size, entry, size)
 
 
 cdef inline void deliver(const Job *job, const Rows *rows, ptrdiff_t i, char *row,
@@ -645,6 +683,17 @@ cdef inline void deliver(const Job *job, const Rows *rows, ptrdiff_t i, char *ro
         store_row(job, rows, i, row)
 
 
+cdef inline bint stays_masked(const Job *job, const Group *g, int r,
+                              const Place *p) noexcept nogil:
+    """Whether a logit of -inf alone makes an entry that does not take part what it should be."""
+    if job.what & LOG_SOFTMAX:
+        return isfinite(g.log_total[r])
+    if not 0 < g.hi[r] < INFINITY:
+        return False
+    return job.what & SOFTMAX or (
+        job.target_is == LABELS and job.smoothing == 0 and p.where[g.y[r]])
+
+
 cdef inline double filling(const Job *job) noexcept nogil:
     """What an output has where a class does not take part."""
     return -INFINITY if job.what & LOG_SOFTMAX else 0
@@ -654,11 +703,11 @@ cdef void write_row(Job *job, const Group *g, int r, const Place *p) noexcept no
     """The output of row r."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, i = g.first + r
-    cdef bint at_once = job.out.direct and p.where == NULL
+    cdef bint at_once = job.out.direct and (p.where == NULL or stays_masked(job, g, r, p))
     cdef char *out = row_at(job, &job.out, i) if at_once else p.e
     if job.what & LOG_SOFTMAX:
         k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, job.stream and at_once)
-    elif job.what & SOFTMAX or job.target_is == LABELS and g.w == &job.ones:
+    elif job.what & SOFTMAX or job.target_is == LABELS and g.w == job.ones:
         k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, job.stream and at_once)
     else:
         gradient(job, g, r, p, out, job.stream and at_once)
@@ -673,7 +722,7 @@ cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
     if job.variance.direct:
         out = row_at(job, &job.variance, g.first + r)
     job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w.weight[r], out,
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w[r].weight, out,
                          job.stream and job.variance.direct)
     if not job.variance.direct:
         store_row(job, &job.variance, g.first + r, out)
@@ -886,18 +935,19 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     k.tile_scale(tile, n, g.hi, g.lo)
     if job.what & GRAD and leaves_more(job):
         for r in range(g.n_rows):
-            subtract_share(job, g, r, g.w.share[r], tile + (g.y[r] * TILE + r) * step)
+            subtract_label(job, g, r, tile + (g.y[r] * TILE + r) * step)
     store_tile(job, &job.out, g, tile)
 
 
 cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
                                char *variance) noexcept nogil:
-    cdef double[TILE] one, hi, lo
+    cdef double[TILE] one, hi, lo, weight
     cdef int r
-    for r in range(TILE):
+    for r in range(TILE):       # a tile has 16 rows whatever n_rows is
         one[r] = 1
+        weight[r] = g.w[r].weight if r < g.n_rows else 0
     job.doubles.divide(one, g.coarse, g.fine, TILE, hi, lo)
-    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, g.w.weight,
+    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, weight,
                               variance)
 
 
@@ -945,28 +995,28 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
     """One unit of the loop: 16 rows, or 1 where there are few."""
     cdef double[TILE] loss, weight
     cdef ptrdiff_t first = group * group_rows
-    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
+    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r, b
     cdef double *sums
     if job.what & VJP:
         for r in range(n_rows):
             do_vjp(job, scratch, first + r)
         return
     cdef Group g
-    cdef Weights weights
+    cdef Weights[TILE] weights
     if tiled(job):
-        open_group(job, &g, first, n_rows, &weights)
+        open_group(job, &g, first, n_rows, weights)
         do_tile(job, scratch, &g)
         memcpy(loss, g.loss, sizeof(loss))
-        if job.weighted:
-            memcpy(weight, g.w.weight, sizeof(weight))
+        for r in range(n_rows if job.weighted else 0):
+            weight[r] = g.w[r].weight
     else:
         r = 0
         while r < n_rows:
-            open_group(job, &g, first + r, min(job.together, n_rows - r), &weights)
+            open_group(job, &g, first + r, min(job.together, n_rows - r), weights)
             do_rows(job, scratch, &g)
             memcpy(loss + r, g.loss, g.n_rows * sizeof(double))
-            if job.weighted:
-                memcpy(weight + r, g.w.weight, g.n_rows * sizeof(double))
+            for b in range(g.n_rows if job.weighted else 0):
+                weight[r + b] = g.w[b].weight
             r += job.together
     if job.losses != NULL or job.result.data != NULL:
         for r in range(n_rows):
@@ -986,8 +1036,9 @@ cdef void lay_out_scratch(Job *job) noexcept:
         return
     job.together = 1
     job.exp_bytes = (job.n_classes * job.itemsize + 63) // 64 * 64
-    if (job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
-            and job.target_is != DISTRIBUTION and not job.what & MASS):
+    if job.what & MASS or (
+            job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
+            and job.target_is != DISTRIBUTION):
         job.together = TILE
     if keeps_exps(job):
         at += row if job.together == 1 else TILE * job.exp_bytes + 2 * PAGE
@@ -995,7 +1046,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     if copies_logits(job):
         at += row
     job.target_at = at
-    if job.target_is == DISTRIBUTION or job.what & VJP:
+    if job.target_is in (DISTRIBUTION, SPARSE) or job.what & VJP:
         at += row
     job.where_at = at
     if job.where.data != NULL and job.where.step != 1:
@@ -1137,7 +1188,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
             g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
         elif job.what & LOSS and not g.ignored[r]:
             g.loss[r] = loss_of(job, g, r, NULL, NULL)
-        keep_numbers(job, i, g.loss[r], g.w.weight[r])
+        keep_numbers(job, i, g.loss[r], g.w[r].weight)
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
     if job.what & GRAD:
@@ -1149,7 +1200,7 @@ cdef void long_close(Job *job, const Group *g) noexcept nogil:
     cdef int r
     for r in range(g.n_rows):
         if not g.skipped[r]:
-            subtract_share(job, g, r, g.w.share[r],
+            subtract_label(job, g, r,
                            row_at(job, &job.out, g.first + r) + g.y[r] * job.itemsize)
 
 
@@ -1160,7 +1211,8 @@ cdef int long_rows(Job *job, int n_threads) except -1:
     cdef ptrdiff_t n_units = shares * n, n_groups = (n + TILE - 1) // TILE, u, g
     cdef double *largest = <double *>malloc(
         sizeof(double) * (n_units + 2 * n * chunks(job.n_classes)))
-    cdef Group *groups = <Group *>malloc(n_groups * (sizeof(Group) + sizeof(Weights)))
+    cdef Group *groups = <Group *>malloc(
+        n_groups * (sizeof(Group) + TILE * sizeof(Weights)))
     cdef Weights *weights = <Weights *>(groups + n_groups)
     cdef double *sums = largest + n_units
     cdef fp_mode mode = 0
@@ -1176,7 +1228,7 @@ cdef int long_rows(Job *job, int n_threads) except -1:
             fp_leave(mode)
         for g in range(n_groups):
             open_group(job, &groups[g], g * TILE, <int>min(<ptrdiff_t>TILE, n - g * TILE),
-                       &weights[g])
+                       weights + g * TILE)
             long_open(job, &groups[g], largest, shares)
         with parallel(num_threads=n_threads):
             mode = fp_enter()
@@ -1346,13 +1398,14 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
 
 cdef void fill_ones(Job *job) noexcept:
     """What a row weighs if nothing is said about it."""
-    cdef Weights *w = &job.ones
+    cdef Weights w
     cdef int r
+    w.sample = w.given = w.share = w.mass = w.weight = 1
+    w.smooth = w.smooth_sum = w.extra = 0
+    w.half = 0.5
+    w.factor = job.unit / job.temperature * job.load_scale
     for r in range(TILE):
-        w.sample[r] = w.given[r] = w.share[r] = w.mass[r] = w.weight[r] = 1
-        w.smooth[r] = w.smooth_sum[r] = w.extra[r] = 0
-        w.half[r] = 0.5
-        w.factor[r] = job.unit / job.temperature * job.load_scale
+        job.ones[r] = w
 
 
 cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:

@@ -4,7 +4,7 @@
 from libc.stdint cimport (
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t)
 from libc.stdlib cimport abort
-from libc.string cimport memset
+from libc.string cimport memcpy
 
 from cysoftmax._kernels cimport TILE, Doubles, Kernels
 
@@ -45,10 +45,10 @@ cdef enum Target:
     DISTRIBUTION
     SPARSE
 
-cdef struct Weights:                # of 16 rows; explained before Group in _core.pyx
-    double[TILE] sample, given, share, mass, smooth, smooth_sum, weight
-    double[TILE] factor         # what a gradient is multiplied with, 1 / temperature included
-    double[TILE] half, extra    # see half_of and extra_of
+cdef struct Weights:                # of one row; explained before Group in _core.pyx
+    double sample, given, share, mass, smooth, smooth_sum, weight
+    double factor               # what a gradient is multiplied with, 1 / temperature included
+    double half, extra          # see half_of and extra_of
 
 cdef struct Job:
     int what
@@ -71,7 +71,7 @@ cdef struct Job:
     ptrdiff_t index_item, n_entries
     bint stream
     double unit                     # what every gradient is multiplied with
-    Weights ones                    # of rows about which no option says anything
+    Weights[TILE] ones              # of rows about which no option says anything
     bint weighted                   # a row can weigh something else than 1
     bint prepared                   # there is more to read of a row than logits, label, weight
     bint ignores                    # labels with the bits of `ignore`, as 64 bits
@@ -167,7 +167,9 @@ cdef inline void load_numbers(const Job *job, const Rows *rows, ptrdiff_t i,
     """Row i of numbers of any kind, as reals side by side."""
     cdef const void *p = row_at(job, rows, i)
     cdef ptrdiff_t step = rows.step, n = job.n_classes, size = job.itemsize
-    if rows.kind == c'f':
+    if rows.direct and rows.item == size:
+        memcpy(into, p, n * size)
+    elif rows.kind == c'f':
         convert[float](<const float *>p, step, n, into, size, size)
     elif rows.kind == c'd':
         convert[double](<const double *>p, step, n, into, size, size)
@@ -236,8 +238,8 @@ cdef inline void fill_row(const Job *job, const Rows *rows, ptrdiff_t i,
     if rows.data == NULL:
         return
     place = row_at(job, rows, i)
-    if value == 0 and rows.step == rows.item:
-        memset(place, 0, job.n_classes * rows.item)
+    if rows.direct:
+        job.kernels.fill(value, job.n_classes, place, job.stream)
         return
     for c in range(job.n_classes):
         put_number(job, rows, place + c * rows.step, value)

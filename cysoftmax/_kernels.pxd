@@ -37,6 +37,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value) noexcept nogil
         void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
                        void *out, bint stream) noexcept nogil
+        void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
         void (*product)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
         void (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil

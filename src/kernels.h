@@ -80,6 +80,8 @@ typedef struct {
     /* out = where ? x : fill */
     void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out,
                    int stream);
+    /* out = value */
+    void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*product)(const void *a, const void *b, ptrdiff_t n, void *out);
     /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. */
