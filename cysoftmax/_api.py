@@ -364,6 +364,8 @@ def cross_entropy(
     rows too. The rows are added up in float64, in a fixed order and with the errors carried
     along.
 
+    {formula}
+
     {order}
     {same_targets}
 
@@ -518,6 +520,8 @@ def cross_entropy_with_grad(
     other classes, and never as ``p - 1``; so the gradient of a confident row keeps its relative
     accuracy. Before the factor ``scale / N`` the entry for an index is at most 4 ulp from the
     exact result, those of the other classes 2 ulp (3 with the instruction set ``scalar``).
+
+    {formula}
 
     {order}
     {same_targets}

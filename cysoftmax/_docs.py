@@ -88,7 +88,10 @@ With all options, for a row of target T, with ``d = x / temperature - max`` and 
     "mean" is the sum of the losses divided by the sum of w. So the weight of a row comes from
     its unsmoothed target: for class indices as in PyTorch, and unlike there a distribution
     that says the same gives the same. docs/coming_from.md compares with PyTorch,
-    scikit-learn, SciPy and optax, call by call.""",
+    scikit-learn, SciPy and optax, call by call.
+
+    With options, the loss of a row is at most 6 ulp from the exact result, and an entry of the
+    gradient at most 6 ulp of the largest of the three terms that it is made of.""",
     "grad_out": """\
 out : ndarray, optional
         Where to put the gradient: of the shape and dtype of the logits (float64 for
@@ -115,7 +118,8 @@ The result of a row depends on that row alone, to the last bit: not on the numbe
     threads, the other rows, the memory layout or `axis`, nor on which of the instruction sets
     with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
     "same_targets": """\
-An index, the 0/1 row and the distribution that say the same thing give the same bits.""",
+An index, the 0/1 row, the distribution and the sparse row that say the same thing give the
+    same bits, whatever the options are.""",
 }
 
 

@@ -444,6 +444,110 @@ def test_exchanging_the_operands_of_the_tree_leaves_every_bit(isa, dtype, n):
     assert losses(across) != losses(c)
 
 
+# ---------------------------------------------------------------- 13. options
+
+EPSILON, Z, TAU = 0.15, 0.02, 1.7
+OMEGA = rng.uniform(0.2, 3, K)  # weights of the classes
+S_ROW = rng.uniform(0.2, 3, 4)  # and of the rows
+A = OMEGA * ((1 - EPSILON) * T + EPSILON / K * T.sum(-1, keepdims=True))
+W = S_ROW * (OMEGA * T).sum(-1)
+OPTIONS = {
+    "class_weight": OMEGA,
+    "sample_weight": S_ROW,
+    "label_smoothing": EPSILON,
+    "z_loss": Z,
+    "temperature": TAU,
+}
+
+
+def with_all_options(x):
+    """Return d, the exps, their sums, Lambda, and s, a and w with an axis for the classes."""
+    m = x.max(-1, keepdims=True)
+    d = (x - m) / TAU
+    e = np.exp(d)
+    total = e.sum(-1, keepdims=True)
+    lse = m / TAU + np.log(total)
+    return d, e, total, lse, S_ROW[:, None], A.sum(-1, keepdims=True), W[:, None]
+
+
+def test_smoothing_and_class_weights_make_another_target():
+    """Formula (27): A as a target of its own, without the options."""
+    options = {"class_weight": OMEGA, "label_smoothing": EPSILON, "reduction": "none"}
+    loss, grad = cysoftmax.cross_entropy_with_grad(X, T, **options)
+    want = cysoftmax.cross_entropy_with_grad(X, A, reduction="none")
+    same(loss, want.loss)
+    same(grad, want.grad)
+    mean = cysoftmax.cross_entropy(X, T, class_weight=OMEGA, label_smoothing=EPSILON)
+    same(mean, loss.sum() / (OMEGA * T).sum())
+
+
+def test_the_loss_with_all_options():
+    """Formula (28)."""
+    d, _, total, lse, s, a, w = with_all_options(X)
+    formula = s * (a * np.log(total) - (A * d).sum(-1, keepdims=True)) + w * Z * lse**2
+    same(cysoftmax.cross_entropy(X, T, reduction="none", **OPTIONS), formula[:, 0])
+
+
+def test_the_gradient_with_all_options():
+    """Formula (29), which is also the derivative of the loss."""
+    _, e, total, lse, s, a, w = with_all_options(X)
+    b = s * a + 2 * w * Z * lse
+    formula = (b * e / total - s * A) / TAU
+    same(cysoftmax.cross_entropy_grad(X, T, reduction="sum", **OPTIONS), formula)
+    difference = derivative(lambda x: cysoftmax.cross_entropy(x, T, reduction="sum", **OPTIONS), X)
+    same_derivative(difference, formula)
+
+
+def test_the_gradient_of_a_confident_row_with_smoothing_and_z_loss():
+    """Formula (30): b - s A from the other classes, so that a hardly smoothed target keeps its
+    digits."""
+    epsilon, z = 1e-9, 1e-10
+    x = np.array([20.0, 0.0, -1.0])
+    e = np.exp(x.astype(LONG) - 20)
+    total, lse = e.sum(), 20 + np.log1p(e[1:].sum())
+    extra = 2 * LONG(epsilon) / 3 + 2 * LONG(z) * lse  # b - A at the target
+    exact = extra - (1 + 2 * LONG(z) * lse) * e[1:].sum() / total
+    grad = cysoftmax.cross_entropy_grad(x, 0, label_smoothing=epsilon, z_loss=z)
+    assert relative_error(grad[0], exact) < 1e-14
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_quotient_in_two_parts_costs_no_digits(isa, dtype):
+    """Formula (31): a rounded quotient would be off by up to u |d| in the exponential."""
+    u = np.finfo(dtype).epsneg
+    x = np.linspace(0, -80 * TAU, 97).astype(dtype)
+    e = np.exp(x.astype(LONG) / LONG(TAU))
+    assert relative_error(cysoftmax.softmax(x, temperature=TAU), e / e.sum()) < 6 * u
+    rounded = np.exp((x / dtype(TAU)).astype(LONG))
+    assert relative_error(rounded, e) > 20 * u
+
+
+# ---------------------------------------------------------------- 14. second derivative, entropy
+
+
+def test_the_diagonal_of_the_hessian():
+    """Formula (32), which is also the derivative of the gradient."""
+    e = np.exp(X - X.max(-1, keepdims=True))
+    total = e.sum(-1, keepdims=True)
+    mass = T.sum(-1, keepdims=True)
+    hess = cysoftmax.cross_entropy_grad_hess(X, T).hess
+    same(hess, mass * e / total * (total - e) / total, 1e-13)
+    jacobian = derivative(
+        lambda x: cysoftmax.cross_entropy_grad(x, T[ROW], reduction="sum"), X[ROW]
+    )
+    same_derivative(np.diagonal(jacobian), hess[ROW])
+
+
+def test_the_entropy():
+    """Formula (33)."""
+    d = X - X.max(-1, keepdims=True)
+    e = np.exp(d)
+    total = e.sum(-1)
+    entropy = cysoftmax.row_stats(X).entropy
+    same(entropy, np.log(total) - (e * d).sum(-1) / total)
+    same(entropy, -(P * np.log(P)).sum(-1))
+
+
 # ---------------------------------------------------------------- the document itself
 
 
