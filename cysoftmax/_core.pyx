@@ -195,7 +195,7 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
     elif job.target_is == SPARSE:
         p.a = scratch + job.target_at
         weigh_entries(job, g, r)
-    if job.smoothing != 0 and not g.ignored[r]:
+    if job.smoothing != 0 and not g.ignored[r] and not job.what & MASS:
         g.w[r].smooth = job.smoothing * g.w[r].given / taking_part
         g.w[r].smooth_sum = g.w[r].smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
@@ -618,12 +618,12 @@ cdef inline void entry_gradient(const Job *job, const Group *g, int r, const Pla
                                 ptrdiff_t c, double share, double base_weight,
                                 char *grad) noexcept nogil:
     """The gradient of class c with that share of the target."""
-    cdef char[8] a
+    cdef double a               # or a float in its place
     cdef const char *base = p.base
     if base != NULL:
         base += c * job.itemsize
-    put_real(job, a, 0, left_of(g, r, share))
-    job.kernels.scale(p.e + c * job.itemsize, 1, g.hi[r], g.lo[r], base, base_weight, a,
+    put_real(job, <char *>&a, 0, left_of(g, r, share))
+    job.kernels.scale(p.e + c * job.itemsize, 1, g.hi[r], g.lo[r], base, base_weight, &a,
                       sharp_weight(job, g, r), grad, False)
 
 
@@ -653,7 +653,7 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
     cdef ptrdiff_t n = job.n_classes, size = job.itemsize
     cdef double base_weight = g.w[r].smooth * g.w[r].sample * g.w[r].factor
     cdef bint apart = job.target_is == LABELS and job.keep != 0 and leaves_more(job)
-    cdef char[8] entry
+    cdef double entry           # or a float in its place
     cdef char *a = NULL
     if job.target_is == SPARSE and job.keep != 0:
         gradient_of_entries(job, g, r, p, base_weight, out, stream)
@@ -663,11 +663,12 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
         job.kernels.exclude_major(p.e, a, n, g.w[r].mass, g.w[r].half, g.w[r].extra, g.coarse[r],
                                   g.fine[r])
     if apart:
-        entry_gradient(job, g, r, p, g.y[r], g.w[r].share, base_weight, entry)
+        entry_gradient(job, g, r, p, g.y[r], g.w[r].share, base_weight,
+                       <char *>&entry)
     job.kernels.scale(p.e, n, g.hi[r], g.lo[r], p.base, base_weight, a, sharp_weight(job, g, r),
                       out, stream)
     if apart:
-        memcpy(out + g.y[r] * size, entry, size)
+        memcpy(out + g.y[r] * size, &entry, size)
 
 
 cdef inline void deliver(const Job *job, const Rows *rows, ptrdiff_t i, char *row,
@@ -742,7 +743,7 @@ cdef inline void keep_numbers(const Job *job, ptrdiff_t i, double loss,
 # ---------------------------------------------------------------- statistics
 
 cdef void write_stats(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
-    """STATISTICS numbers about a row, in that order."""
+    """logsumexp, entropy, argmax, max_prob, loss and target_prob of a row."""
     cdef double *stats = <double *>row_at(job, &job.stats, g.first + r)
     cdef double total = g.coarse[r] + g.fine[r], target = 0
     cdef Total spread
@@ -778,7 +779,7 @@ cdef inline ptrdiff_t arg_max(const Job *job, const Group *g, int r,
             return c
         if p.where != NULL and g.shift[r] == -INFINITY:
             c = 0
-            while not p.where[c]:
+            while c < job.n_classes - 1 and not p.where[c]:
                 c += 1
             return c
     return job.kernels.find(p.x, job.n_classes, g.shift[r])
@@ -1441,7 +1442,8 @@ def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
 
 
 def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
-    """Compute what STATISTICS lists into stats[..., :]; return whether the labels were good."""
+    """Compute the six numbers of write_stats into stats[..., :]; return whether the labels were
+    good."""
     cdef Job job
     set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
            None, None, stats)

@@ -26,7 +26,6 @@ cdef enum:                  # what is wanted
     MASS = 64               # of the weights of the rows, their sum alone
     VARIANCE = 128          # the diagonal of the Hessian
     STATS = 256
-    STATISTICS = 6          # logsumexp, entropy, argmax, max_prob, loss, target_prob
     MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
     BAD_LABEL = -1
     IGNORED_LABEL = -2
@@ -60,7 +59,7 @@ cdef struct Job:
     Rows x, out
     Rows variance                   # a second output, like out
     Rows result                     # what is one number a row: losses or logsumexp
-    Rows stats                      # STATISTICS numbers a row
+    Rows stats                      # six float64 for each row, see write_stats
     Rows where                      # bytes: whether an entry takes part
     Rows sample, scale              # float64: a row's weight, and a factor of its gradient
     Rows target                     # labels or a distribution; of a vjp, v
