@@ -16,6 +16,8 @@ from cysoftmax._checks import (
     check_target,
     check_threads,
     class_last,
+    computed_in,
+    converted,
     delivered,
     options_apart_from,
     raise_bad_label,
@@ -709,10 +711,9 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     stats = np.empty((*_one_class(x, axis).shape, 6))
     if x.size and not _core.row_stats(class_last(x, axis), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[axis], options)
-    with np.errstate(all="ignore"):  # a number may be too small for float16
-        logsumexp, entropy, argmax, max_prob, loss, target_prob = (
-            stats[..., k].astype(np.intp if k == 2 else x.dtype) for k in range(6)
-        )
+    argmax = converted(stats[..., 2], np.intp)
+    stats = converted(converted(stats, computed_in(x.dtype)), x.dtype)
+    logsumexp, entropy, _, max_prob, loss, target_prob = (stats[..., k].copy() for k in range(6))
     if target is None:
         loss = target_prob = None
     return RowStats(logsumexp, loss, entropy, argmax, max_prob, target_prob)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cysoftmax._core import DefaultMode
+
 REAL = (np.dtype(np.float32), np.dtype(np.float64))
 INDEX = (np.dtype(np.int32), np.dtype(np.int64))
 
@@ -63,8 +65,13 @@ def native(array, dtype):
         return array
     if array.dtype == dtype and array.flags.aligned:
         return array.view(dtype)
-    with np.errstate(all="ignore"):
-        return array.astype(dtype, order="K")
+    return converted(array, dtype)
+
+
+def converted(array, dtype, order="K"):
+    """Return a copy of another dtype; what is out of its range becomes infinite silently."""
+    with DefaultMode(), np.errstate(all="ignore"):
+        return array.astype(dtype, order=order)
 
 
 def check_logits(value, name="x"):
@@ -121,7 +128,10 @@ def check_pair(out):
     if out is None:
         return None, None
     if not isinstance(out, tuple | list) or len(out) != 2 or any(a is None for a in out):
-        raise TypeError(f"out must be a pair of arrays (grad, hess); got {type(out).__name__}")
+        came = f" of length {len(out)}" if isinstance(out, tuple | list) else ""
+        raise TypeError(
+            f"out must be a pair of arrays (grad, hess); got {type(out).__name__}{came}"
+        )
     grad, hess = out
     if np.may_share_memory(grad, hess):
         raise ValueError("out must be two arrays apart from each other; got overlapping ones")
@@ -236,7 +246,9 @@ def spread_over(array, name, shape, what):
 
 def check_weights(array, name):
     """Raise an error unless all numbers are finite and >= 0."""
-    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+    with DefaultMode(), np.errstate(all="ignore"):
+        good = not array.size or (array.min() >= 0 and array.max() < np.inf)
+    if not good:
         bad = np.argwhere(~((array >= 0) & (array < np.inf)))[0]
         at = f" at index {tuple(int(i) for i in bad)}" if array.ndim else ""
         raise ValueError(f"{name} must be finite and >= 0; got {array[tuple(bad)]}{at}")
@@ -250,8 +262,7 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    with np.errstate(all="ignore"):
-        weight = np.ascontiguousarray(array, computed_in(x.dtype))
+    weight = converted(array, computed_in(x.dtype), "C")
     check_weights(weight, "class_weight")
     return weight
 
@@ -259,16 +270,17 @@ def check_class_weight(value, x, axis):
 def for_each_row(value, name, x, axis):
     """Return an option that is a number for each row, as float64."""
     array = as_numbers(value, name)
-    with np.errstate(all="ignore"):
-        array = native(array, REAL[1])
-    return spread_over(array, name, x.shape[:axis] + x.shape[axis + 1 :], "the rows")
+    return spread_over(native(array, REAL[1]), name, x.shape[:axis] + x.shape[axis + 1 :], "the rows")
 
 
 def check_scale(value, x, axis):
     """Return the factor of the gradient: a float, or a float64 array of one for each row."""
-    if type(value) is float or isinstance(value, Real) or np.ndim(value) == 0:
+    if type(value) is float or isinstance(value, Real):
         return check_number(value, "scale")
-    return for_each_row(value, "scale", x, axis)
+    array = as_array(value, "scale")
+    if array.ndim == 0:
+        return check_number(value, "scale")
+    return for_each_row(array, "scale", x, axis)
 
 
 def check_where(value, x, axis):
@@ -326,7 +338,7 @@ def check_sparse(matrix, x, axis):
         at = np.argmax((classes < 0) | (classes >= n_classes))
         row = int(np.searchsorted(indptr, at, side="right")) - 1
         raise IndexError(f"target must lie in [0, {n_classes}); got {classes[at]} in row {row}")
-    data = np.ascontiguousarray(data, computed_in(x.dtype))
+    data = converted(data, computed_in(x.dtype), "C")
     same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
     index = indptr.dtype.newbyteorder("=") if same else INDEX[1]
     classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
@@ -347,7 +359,7 @@ def in_order(data, classes, indptr):
     sums = np.add.reduceat(data[order].astype(np.float64), np.flatnonzero(first))
     counts = np.bincount(rows[first], minlength=len(indptr) - 1)
     begins = np.concatenate(([0], np.cumsum(counts))).astype(indptr.dtype)
-    return sums.astype(data.dtype), classes[first], begins
+    return converted(sums, data.dtype), classes[first], begins
 
 
 def check_target(value, x, axis):
@@ -357,7 +369,8 @@ def check_target(value, x, axis):
     sparse one the arrays are returned.
     """
     if hasattr(value, "tocsr"):
-        return check_sparse(value, x, axis), False
+        with DefaultMode():  # NumPy raises and clears flags
+            return check_sparse(value, x, axis), False
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise IndexError(f"target must lie in [0, {x.shape[axis]}); got {value}")
     if value is None:

@@ -79,6 +79,8 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 # Half of the last level; hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
+cdef double LARGEST = ldexp(1, 1022)
+
 cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
@@ -158,7 +160,13 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
             weigh(job, g, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
-            g.w[r].factor *= (<const double *>row_at(job, &job.scale, first + r))[0]
+            g.w[r].factor = factor_for(
+                job, (<const double *>row_at(job, &job.scale, first + r))[0])
+
+
+cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
+    """What the gradient of a row with that scale is multiplied with."""
+    return within(scale / job.divisor / job.temperature * job.load_scale)
 
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
@@ -451,6 +459,11 @@ cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept no
     return job.keep * g.w[r].mass + g.w[r].smooth_sum
 
 
+cdef inline double within(double value) noexcept nogil:
+    """A tiny temperature can make a factor overflow: a large number then, but not NaN times 0."""
+    return min(max(value, -LARGEST), LARGEST) if value == value else value
+
+
 cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
     """From the sums: log(total) = log(1 + rest) and what the exps are multiplied with. The
     largest term is exactly 1, and rest what else there is, to full relative accuracy however
@@ -470,7 +483,7 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
             weight[r] = g.w[r].sample * total_mass(job, g, r)
             if job.z_loss != 0:
                 weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= g.w[r].factor
+            weight[r] = within(weight[r] * g.w[r].factor)
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(g.n_rows):
@@ -1369,7 +1382,7 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
     job.itemsize = 8 if job.x.item == 8 else 4
     job.kernels = active.f64 if job.itemsize == 8 else active.f32
     job.doubles = active.doubles
-    job.unit = 1
+    job.unit = job.divisor = 1
     job.n_classes = cnp.PyArray_DIM(x, ndim)
     job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
     set_target(job, target, ndim)
@@ -1404,7 +1417,7 @@ cdef void fill_ones(Job *job) noexcept:
     w.sample = w.given = w.share = w.mass = w.weight = 1
     w.smooth = w.smooth_sum = w.extra = 0
     w.half = 0.5
-    w.factor = job.unit / job.temperature * job.load_scale
+    w.factor = factor_for(job, job.unit)
     for r in range(TILE):
         job.ones[r] = w
 
@@ -1430,24 +1443,36 @@ cdef inline int threads_for(const Job *job, n_threads) except -1:
 def rowwise(int what, cnp.ndarray x, out, result, options, n_threads):
     """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
     cdef Job job
-    set_up(&job, what, x, out, None, options, result)
-    do_all(&job, threads_for(&job, n_threads))
+    cdef fp_mode mode = fp_enter()      # also for what is done about the options
+    try:
+        set_up(&job, what, x, out, None, options, result)
+        do_all(&job, threads_for(&job, n_threads))
+    finally:
+        fp_leave(mode)
 
 
 def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
     """Compute p * (v - sum(p * v)) into `out`."""
     cdef Job job
-    set_up(&job, VJP, p, out, v)
-    do_all(&job, threads_for(&job, n_threads))
+    cdef fp_mode mode = fp_enter()
+    try:
+        set_up(&job, VJP, p, out, v)
+        do_all(&job, threads_for(&job, n_threads))
+    finally:
+        fp_leave(mode)
 
 
 def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
     """Compute the six numbers of write_stats into stats[..., :]; return whether the labels were
     good."""
     cdef Job job
-    set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
-           None, None, stats)
-    do_all(&job, threads_for(&job, n_threads))
+    cdef fp_mode mode = fp_enter()
+    try:
+        set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
+               None, None, stats)
+        do_all(&job, threads_for(&job, n_threads))
+    finally:
+        fp_leave(mode)
     return not job.bad
 
 
@@ -1537,7 +1562,7 @@ def cross_entropy(cnp.ndarray x, target, out, result, variance, scale, bint mean
             if weight == 0:
                 out[...] = 0
                 return NAN
-            job.unit /= weight
+            job.divisor = weight
         add_rows(&job, n_threads, &loss, &weight)
         if job.bad:
             return None
@@ -1546,6 +1571,19 @@ def cross_entropy(cnp.ndarray x, target, out, result, variance, scale, bint mean
         return loss
     finally:
         fp_leave(mode)
+
+
+cdef class DefaultMode:
+    """A context in which floating-point arithmetic has its default mode; after it, mode and
+    flags are as they were before."""
+
+    cdef fp_mode found
+
+    def __enter__(self):
+        self.found = fp_enter()
+
+    def __exit__(self, *error):
+        fp_leave(self.found)
 
 
 def exp_of(cnp.ndarray x):

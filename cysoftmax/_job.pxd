@@ -69,7 +69,8 @@ cdef struct Job:
     const char *indptr              # where those of a row begin, and where the last ends
     ptrdiff_t index_item, n_entries
     bint stream
-    double unit                     # what every gradient is multiplied with
+    double unit                     # the scale of every gradient, if there is no array of them
+    double divisor                  # the sum of the weights, if the loss is their mean
     Weights[TILE] ones              # of rows about which no option says anything
     bint weighted                   # a row can weigh something else than 1
     bint prepared                   # there is more to read of a row than logits, label, weight
