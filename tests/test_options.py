@@ -25,7 +25,7 @@ from cases import (
 from scipy import sparse
 
 import cysoftmax
-from cysoftmax import cross_entropy, cross_entropy_grad, cross_entropy_with_grad
+from cysoftmax import _core, cross_entropy, cross_entropy_grad, cross_entropy_with_grad
 
 BOUND = 6  # ulp of the sum of the magnitudes of what is added up
 FUSED_BOUND, SCALAR_BOUND = 2, 3  # of softmax, with and without fused multiply-add
@@ -403,6 +403,34 @@ def test_long_rows_get_the_formula_with_all_options(n_threads, dtype, isa):
     loss, grad, size = reference.reduced(rows, "none", scale)
     assert reference.error_in_ulp(got["loss"], loss) <= BOUND
     assert np.max(np.abs(got["grad"] - grad) / reference.ulp(size, dtype)) <= BOUND
+
+
+@pytest.fixture
+def fused_isas():
+    """The names of the instruction sets that multiply and add with one rounding."""
+    before = _core.active_isa()
+    yield [name for name in _core.available_isas() if name != "scalar"]
+    _core.use_isa(before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float16, *REAL])
+@pytest.mark.parametrize("shape", [*BIT_SHAPES, (2, 40_000)])
+def test_all_fused_instruction_sets_give_the_same_bits(shape, dtype, kind, fused_isas):
+    x, target, options = problem(shape, dtype, kind)
+    softmax_options = {name: options[name] for name in ("where", "temperature")}
+    weights = {name: options[name] for name in ("class_weight", "sample_weight")}
+    want = None
+    for name in fused_isas:
+        _core.use_isa(name)
+        got = results(x, target, reduction="none", **options)
+        got["softmax"] = cysoftmax.softmax(x, **softmax_options)
+        got["log_softmax"] = cysoftmax.log_softmax(x, **softmax_options)
+        if "ignore_index" not in options:
+            got |= cysoftmax.cross_entropy_grad_hess(x, target, **weights)._asdict()
+            got |= cysoftmax.row_stats(x, target, **softmax_options)._asdict()
+        want = want or got
+        assert_same_results(got, want, name)
 
 
 # ---------------------------------------------------------------- rows that are ignored
