@@ -121,13 +121,18 @@ def tempered(x, temperature=1, where=None):
 
 
 class Rows(NamedTuple):
-    """The full formula of each row, and the size of what its gradient is the difference of."""
+    """The full formula of each row, and the sizes in which errors are measured.
+
+    The size of a gradient is that of what it is the difference of. A probability below the
+    smallest normal number is a denormal, so sizes count it as that number.
+    """
 
     loss: np.ndarray
     weight: np.ndarray
     grad: np.ndarray
     grad_size: np.ndarray
     hess: np.ndarray  # w p (1 - p), which is the Hessian's diagonal if the last five are not given
+    hess_size: np.ndarray
 
 
 def cross_entropy(
@@ -152,6 +157,7 @@ def cross_entropy(
     d, e, others, log_total, total, lse = tempered(
         np.where(ignored, 0, x), temperature, where | ignored
     )
+    tiny = np.finfo(x.dtype).tiny
     n_classes = np.sum(where | ignored, axis=-1, keepdims=True)
     smooth = (1 - smoothing) * t + smoothing * np.sum(t, axis=-1, keepdims=True) * where / n_classes
     A = c * smooth
@@ -165,14 +171,17 @@ def cross_entropy(
         pull = s * (over_others(A) * e - A * others) / total
         push = np.where(z_loss == 0, 0, 2 * z_loss * w * lse) * e / total
         grad = (pull + push) / temperature
-        size = np.maximum(np.abs((s * a + 2 * z_loss * w * lse) * e / total), s * A) / temperature
+        b = np.abs(s * a + 2 * np.where(z_loss == 0, 0, z_loss * w * lse))
+        size = np.maximum(b * np.maximum(e / total, tiny), s * A) / temperature
+        hess = w * e * others / total**2
     keep = where & ~ignored
     return Rows(
         np.where(ignored, 0, loss)[..., 0],
         np.where(ignored, 0, w)[..., 0],
         np.where(keep, grad, 0),
         np.where(keep, size, 0),
-        np.where(keep, w * e * others / total**2, 0),
+        np.where(keep, hess, 0),
+        np.where(keep, np.maximum(hess, w * tiny), 0),
     )
 
 

@@ -57,7 +57,8 @@ def test_both_are_within_their_bounds(shape, axis, dtype, isa):
                 grad, hess = (np.moveaxis(a, axis, -1) for a in got)
                 error = np.abs(grad - rows.grad) / reference.ulp(rows.grad_size, dtype)
                 assert error.max() <= BOUND
-                assert reference.error_in_ulp(hess, rows.hess) <= BOUND
+                error = np.abs(hess - rows.hess) / reference.ulp(rows.hess_size, dtype)
+                assert error.max() <= BOUND
 
 
 @pytest.mark.parametrize("dtype", REAL)
@@ -257,18 +258,18 @@ X, Y = np.zeros((3, 4)), np.array([0, 1, 2])
     [
         (TypeError, r"^out must be a pair .*; got ndarray", {"out": np.zeros((3, 4))}),
         (TypeError, r"^out must be a pair .*; got ", {"out": 1.0}),
-        (ValueError, r"^out must be a pair .*; got ", {"out": (np.zeros((3, 4)),)}),
-        (ValueError, r"^out must be a pair .*; got ", {"out": (np.zeros((3, 4)),) * 3}),
-        (ValueError, r"^out.* must have shape \(3, 4\); got \(4, 3\)",
+        (TypeError, r"^out must be a pair .*; got ", {"out": (np.zeros((3, 4)),)}),
+        (TypeError, r"^out must be a pair .*; got ", {"out": (np.zeros((3, 4)),) * 3}),
+        (ValueError, r"^out.* must have shape \(3, 4\); got .*\(4, 3\)",
          {"out": (np.zeros((3, 4)), np.zeros((4, 3)))}),
-        (ValueError, r"^out.* must have shape \(3, 4\); got \(3,\)",
+        (ValueError, r"^out.* must have shape \(3, 4\); got .*\(3,\)",
          {"out": (np.zeros(3), np.zeros((3, 4)))}),
         (TypeError, r"^out.* must have dtype float64; got float32",
          {"out": (np.zeros((3, 4)), np.zeros((3, 4), np.float32))}),
-        (TypeError, r"^out.* must be an ndarray; got ", {"out": (np.zeros((3, 4)), None)}),
-        (TypeError, r"^out.* must be an ndarray; got list", {"out": ([], np.zeros((3, 4)))}),
-        (ValueError, r"^class_weight must .*; got \(3,\)", {"class_weight": np.ones(3)}),
-        (ValueError, r"^sample_weight must .*; got \(4,\)", {"sample_weight": np.ones(4)}),
+        (TypeError, r"^out must be .*; got ", {"out": (np.zeros((3, 4)), None)}),
+        (TypeError, r"^out must be .*; got ", {"out": ([], np.zeros((3, 4)))}),
+        (ValueError, r"^class_weight must .*; got .*\(3,\)", {"class_weight": np.ones(3)}),
+        (ValueError, r"^sample_weight must .*; got .*\(4,\)", {"sample_weight": np.ones(4)}),
         (ValueError, r"^sample_weight must .*; got -1", {"sample_weight": [1, -1, 1]}),
         (ValueError, r"^axis must .*; got 2", {"axis": 2}),
         (ValueError, r"^n_threads must .*; got 0", {"n_threads": 0}),

@@ -35,9 +35,9 @@ def calls(dtype):
         matrix = 0.3 * one_hot(labels, n_classes)
         some = {
             "all": options | {"scale": some_scale(x.shape)},
-            "weights": {"class_weight": np.full(n_classes, 0.1), "sample_weight": 1e-310},
+            "weights": {"class_weight": np.full(n_classes, 0.1), "sample_weight": 1e-300},
             "temperature": {"temperature": 1e-3},
-            "tiny temperature": {"temperature": 1e-310},
+            "tiny temperature": {"temperature": 1e-300},
             "huge temperature": {"temperature": 1e300, "z_loss": 1e-300},
             "z_loss": {"z_loss": 1e300},
             "smoothing": {"label_smoothing": 1e-300},
@@ -57,7 +57,7 @@ def calls(dtype):
                 class_weight=options["class_weight"],
                 sample_weight=options["sample_weight"],
             )
-        for temperature in 0.7, 1e-310, 1e300:
+        for temperature in 0.7, 1e-300, 1e300:
             more = {"where": options["where"], "temperature": temperature}
             for function in cysoftmax.softmax, cysoftmax.log_softmax:
                 made[name, n_classes, function.__name__, temperature] = partial(function, x, **more)

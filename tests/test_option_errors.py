@@ -179,7 +179,7 @@ def test_a_sparse_option_is_a_type_error(name):
 @pytest.mark.parametrize("ignore_index", [-100, 0, 2**70])
 def test_ignore_index_has_no_meaning_for_distributions(ignore_index, target, function):
     x = some_logits((3, 4))
-    message = r"^ignore_index must be None .*; got " + str(ignore_index)
+    message = r"^ignore_index .*class indices.*; got " + str(ignore_index)
     with pytest.raises(ValueError, match=message):
         function(x, target, ignore_index=ignore_index)
     assert_same_bits(x, some_logits((3, 4)))
@@ -238,11 +238,11 @@ def test_the_expected_shape_is_that_without_the_axis(axis):
     labels, n_classes = np.zeros(rows, int), x.shape[axis]
     expected = re.escape(str(rows))
     for name in "sample_weight", "scale":
-        with pytest.raises(ValueError, match=rf"^{name} must .*{expected}; got \(7,\)"):
+        with pytest.raises(ValueError, match=rf"^{name} must .*{expected}.*; got .*\(7,\)"):
             cysoftmax.cross_entropy_grad(x, labels, axis=axis, **{name: np.ones(7)})
-    with pytest.raises(ValueError, match=rf"^class_weight must .*\({n_classes},\); got \(4,\)"):
+    with pytest.raises(ValueError, match=rf"^class_weight must .*\({n_classes},\).*; got .*\(4,\)"):
         cysoftmax.cross_entropy_grad(x, labels, axis=axis, class_weight=np.ones(4))
-    with pytest.raises(ValueError, match=r"^where must .*\(2, 3, 4\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"^where must .*\(2, 3, 4\).*; got .*\(3,\)"):
         cysoftmax.cross_entropy_grad(x, labels, axis=axis, where=np.ones(3, bool))
 
 

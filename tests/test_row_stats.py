@@ -91,7 +91,10 @@ def test_all_are_within_their_bounds(shape, axis, dtype, isa):
                     larger = np.maximum(np.abs(exact.logsumexp), larger)
                     error = np.abs(got.logsumexp - exact.logsumexp) / reference.ulp(larger, dtype)
                     assert error.max() <= LOGSUMEXP
-                    assert reference.error_in_ulp(got.entropy, exact.entropy) <= BOUND
+                    # Of p log p, with a p that is a denormal, not all bits are left.
+                    size = np.maximum(exact.entropy, 300 * np.finfo(dtype).tiny)
+                    error = np.abs(got.entropy - exact.entropy) / reference.ulp(size, dtype)
+                    assert error.max() <= BOUND
                     error = reference.error_in_ulp(got.max_prob, exact.max_prob)
                     assert error <= softmax_bound(isa)
                     error = reference.error_in_ulp(got.target_prob, exact.target_prob)
@@ -325,7 +328,7 @@ def test_no_rows_have_no_stats():
         (ValueError, r"^temperature must .*; got 0", None, {"temperature": 0}),
         (TypeError, r"^temperature must .*; got str", None, {"temperature": "1"}),
         (TypeError, r"^where must .*; got .*int", None, {"where": np.ones((3, 4), int)}),
-        (ValueError, r"^where must .*; got \(3,\)", None, {"where": np.ones(3, bool)}),
+        (ValueError, r"^where must .*; got .*\(3,\)", None, {"where": np.ones(3, bool)}),
         (ValueError, r"^axis must .*; got 2", None, {"axis": 2}),
         (ValueError, r"^n_threads must .*; got 0", None, {"n_threads": 0}),
         (TypeError, "out", None, {"out": np.zeros(3)}),

@@ -258,7 +258,7 @@ def test_a_matrix_of_another_shape_is_a_value_error(shape, kind, function):
 @pytest.mark.parametrize("function", LOSSES)
 @pytest.mark.parametrize("shape", [(4,), (1, 3, 4), (3, 4, 1), (2, 3, 4)])
 def test_logits_of_one_or_three_dimensions_are_a_value_error(shape, function):
-    fails(ValueError, "^target must .*; got |^logits must .*; got ", function, np.zeros(shape),
+    fails(ValueError, "^target .*; got ", function, np.zeros(shape),
           sparse.csr_array(np.ones((3, 4))))  # fmt: skip
 
 
@@ -281,7 +281,7 @@ def test_entries_that_are_not_real_are_a_type_error(dtype, function):
 @pytest.mark.parametrize("function", LOSSES)
 @pytest.mark.parametrize("ignore_index", [-100, 0])
 def test_ignore_index_has_no_meaning_for_a_matrix(ignore_index, function):
-    fails(ValueError, "^ignore_index must .*", function, np.zeros((4, 4)),
+    fails(ValueError, "^ignore_index .*; got ", function, np.zeros((4, 4)),
           sparse.csr_array(np.eye(4)), ignore_index=ignore_index)  # fmt: skip
 
 
