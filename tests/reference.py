@@ -193,8 +193,9 @@ def reduced(rows, reduction, scale=1):
     loss = np.sum(rows.loss)
     if reduction == "mean":
         weight = np.sum(rows.weight)
-        loss = loss / weight if weight else LONG("nan")
-        factor = factor / weight if weight else 0 * factor
+        if weight == 0:
+            return LONG("nan"), 0 * rows.grad_size, 0 * rows.grad_size
+        loss, factor = loss / weight, factor / weight
     return loss, factor * rows.grad, np.abs(factor) * rows.grad_size
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -1139,3 +1141,49 @@ def test_huge_logits_are_like_others_with_options(dtype, isa):
                 np.testing.assert_allclose(
                     20 * temperature * grad[:, 1:], 0.5 / n_classes, rtol=1e-5
                 )
+
+
+# ---------------------------------------------------------------- targets changed meanwhile
+
+
+@pytest.mark.parametrize("shape", [(3000, 8), (400, 64), (1, 70_000)])
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["labels", "sparse"])
+def test_a_label_changed_during_the_call_never_leads_outside(kind, n_threads, shape):
+    x, labels, options = problem(shape, np.float64)
+    options["where"] = np.ones(shape, bool)
+    row, good = shape[0] // 2, int(labels[shape[0] // 2])
+    target, changed = labels, labels
+    if kind == "sparse":
+        options.pop("ignore_index", None)
+        parts = np.ones(shape[0]), labels, np.arange(shape[0] + 1)
+        target = sparse.csr_array(parts, shape=shape)
+        target.indices = changed = labels.astype(np.int64)
+    want = results(x, target, **options)
+    # One label in many places: a copy, which needs no GIL, makes it bad and good in turn.
+    many = np.lib.stride_tricks.as_strided(changed[row:], (2**16,), (0,))
+    flips = np.resize([-(2**45), good, shape[1] * (shape[0] - row) + 3, good], many.shape)
+    done = threading.Event()
+
+    def flip():
+        while not done.is_set():
+            np.copyto(many, flips)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=flip)
+    thread.start()
+    try:
+        for _ in range(40):
+            try:
+                got = results(x, target, n_threads=n_threads, **options)
+            except IndexError as error:
+                assert str(error).startswith(f"target must lie in [0, {shape[1]}); ")  # noqa: PT017
+            else:
+                assert_same_results(got, want)
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    changed[row] = good
+    assert_same_results(results(x, target, **options), want)
