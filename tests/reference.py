@@ -171,8 +171,8 @@ def cross_entropy(
         pull = s * (over_others(A) * e - A * others) / total
         push = np.where(z_loss == 0, 0, 2 * z_loss * w * lse) * e / total
         grad = (pull + push) / temperature
-        b = np.abs(s * a + 2 * np.where(z_loss == 0, 0, z_loss * w * lse))
-        size = np.maximum(b * np.maximum(e / total, tiny), s * A) / temperature
+        pushed = s * a + 2 * np.where(z_loss == 0, 0, z_loss * w * np.abs(lse))
+        size = np.maximum(pushed * np.maximum(e / total, tiny), s * A) / temperature
         hess = w * e * others / total**2
     keep = where & ~ignored
     return Rows(
