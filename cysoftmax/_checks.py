@@ -269,8 +269,8 @@ def check_class_weight(value, x, axis):
 
 def for_each_row(value, name, x, axis):
     """Return an option that is a number for each row, as float64."""
-    array = as_numbers(value, name)
-    return spread_over(native(array, REAL[1]), name, x.shape[:axis] + x.shape[axis + 1 :], "the rows")
+    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    return spread_over(native(as_numbers(value, name), REAL[1]), name, rows, "the rows")
 
 
 def check_scale(value, x, axis):
