@@ -1,1 +1,1 @@
-"""asv benchmarks: one class for each question."""
+"""asv benchmarks: one class for each question. docs/benchmarking.md says how to read them."""

@@ -1,0 +1,59 @@
+"""Times that are compared with each other: in turns, in one process, and the copy as a limit."""
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+from benchmarks.cases import public
+
+SOURCE = Path(__file__).with_name("streaming_copy.c")
+
+
+def shortest(*calls, seconds=0.4, turns=3, share=0.01):
+    """Return the shortest time of each call.
+
+    They take turns, so that all meet the same machine, for so many seconds and at least so many
+    turns; a short one is called again within its turn, for a share of a second. The first turn
+    only warms up.
+    """
+    best = [float("inf")] * len(calls)
+    end, done = time.perf_counter() + seconds, -1
+    while done < turns or time.perf_counter() < end:
+        for i, call in enumerate(calls):
+            turn_ends = time.perf_counter() + share
+            now = 0.0
+            while now < turn_ends:
+                start = time.perf_counter()
+                call()
+                now = time.perf_counter()
+                if done >= 0:
+                    best[i] = min(best[i], now - start)
+        done += 1
+    return best
+
+
+def streaming_copy():
+    """Return ``copy(to, from)``, which stores past the caches on as many threads as the library."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise SkipNotImplemented("no C compiler for the streaming copy")
+    n_threads = public("show_config")("dicts")["threads"]["default"]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "streaming_copy.so")
+        flags = ["-O2", "-fopenmp", "-shared", "-fPIC"]
+        subprocess.run([compiler, *flags, SOURCE, "-o", library], check=True)
+        function = ctypes.CDLL(library).streaming_copy
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    function.restype = None
+
+    def copy(to, source):
+        assert to.nbytes == source.nbytes
+        assert (to.ctypes.data | source.ctypes.data) % 16 == 0
+        function(to.ctypes.data, source.ctypes.data, source.nbytes, n_threads)
+
+    return copy
