@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.py
-C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c)
+C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c benchmarks/*.c)
 C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Werror -Isrc
 # Of what tests/test_kernels.c computes, on every instruction set with fused multiply-add.
 BITS := 64a421e6b1fe84a5
@@ -65,6 +65,11 @@ test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn,
 demo-boosting: build $(PEERS)/.tools  ## Give LightGBM an objective, and compare with its own
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
 
+.PHONY: test-dashboard
+test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, the dashboard
+	$(BIN)/asv check --python=same
+	$(BIN)/pytest -m "dashboard and not slow" tests/test_benchmarks.py tests/test_dashboard.py
+
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
 	build/test_kernels --expect $(BITS)
@@ -118,6 +123,51 @@ test-sanitize: $(VENV)/.tools  ## Run the tests under AddressSanitizer and UBSan
 	  $$($(CC) -print-file-name=libstdc++.so)" $(BIN)/pytest -p no:cacheprovider \
 	  $(SANITIZED_TESTS)
 
+# ---------------------------------------------------------------- benchmarks: docs/benchmarking.md
+
+ASV := PATH="$(BIN):$$PATH" $(BIN)/asv
+# What `make bench` runs, and the front page shows: the ratios, and the rest at one size.
+QUICK := ratios.LossAndGradient|accuracy.*, 1000\)|bits.*, (10|20000)\)|speed.*float32.*8192000\)
+QUICK := $(QUICK)|overhead.Call.*(softmax|_with_grad)', 10\)|overhead.Import|track_scratch.*_grad
+# What `make dashboard` runs for the commits before the present one: a minute each.
+HISTORY := ratios.LossAndGradient.*float32.*(327680|8192000|32768000)\)|accuracy.*float32', 1000\)
+HISTORY := $(HISTORY)|bits.*, 1000\)|speed.(LossAndGradient|Softmax).time.*float32.*8192000\)
+COMMITS := 6
+BENCH := speed.*float32.*, (327680|8192000)\)
+ROUNDS := 6
+PORT := 8000
+
+$(VENV)/.bench: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group bench --group browser
+	touch $@
+
+.PHONY: bench
+bench: $(VENV)/.bench  ## Measure the present commit in four minutes and print a summary
+	$(ASV) run --bench "$(QUICK)" HEAD^!
+	$(BIN)/python -m benchmarks.dashboard.summary
+
+.PHONY: bench-all
+bench-all: $(VENV)/.bench  ## Measure everything about the present commit (20 minutes)
+	$(ASV) run HEAD^!
+
+.PHONY: bench-compare
+bench-compare: $(VENV)/.bench  ## Compare with BASE=commit, in turns; fails if the present one is slower
+	$(ASV) continuous --interleave-rounds --split --factor 1.15 --attribute rounds=$(ROUNDS) \
+	  --bench "$(BENCH)" $(or $(BASE),$(error say BASE=commit)) HEAD
+
+.PHONY: dashboard
+dashboard: dashboard-site  ## Measure what is missing of the last commits; serve the results here
+	@echo "the dashboard: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory .asv/html $(PORT) >/dev/null 2>&1
+
+# A commit that does not build, or fails a check, is no reason not to show the others.
+.PHONY: dashboard-site
+dashboard-site: $(VENV)/.bench
+	-$(ASV) run --skip-existing --bench "$(QUICK)" HEAD^!
+	-git log -$(COMMITS) --format=%H -- cysoftmax src setup.py | \
+	  $(ASV) run --skip-existing --bench "$(HISTORY)" HASHFILE:-
+	$(ASV) publish --no-pull
+
 .PHONY: lint
 lint: build  ## Check style, types and stubs; change nothing
 	$(BIN)/ruff check .
@@ -140,5 +190,6 @@ coefficients: $(VENV)/.tools  ## Compute the constants of exp and log1p anew
 .PHONY: clean
 clean:  ## Remove everything that was built or installed here
 	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .asv/env .asv/html .asv/npm  # but not the results
 	find cysoftmax -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
