@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from cysoftmax._checks import Options
 
@@ -47,6 +48,7 @@ def cross_entropy(
     n_threads: int | None,
 ) -> float | None: ...
 
+@disjoint_base
 class DefaultMode:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: object) -> None: ...
