@@ -102,8 +102,8 @@ endef
 from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
-SANITIZED_TESTS := tests/test_arrays.py tests/test_targets.py tests/test_bits.py \
-  tests/test_errors.py -k "not memory_error"
+SANITIZED_TESTS := $(addprefix tests/test_,arrays.py targets.py bits.py errors.py options.py \
+  sparse.py half.py grad_hess.py row_stats.py) -k "not memory_error"
 
 .PHONY: test-debug
 test-debug: $(VENV)/.tools  ## Run the tests on a build that checks its indices
