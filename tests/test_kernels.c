@@ -89,12 +89,13 @@ static void check(const subject *s, int ok, const char *sentence, const char *fo
 }
 
 static void check_within(const subject *s, const char *what, double error, double bound,
-                         const char *sentence, const char *row, ptrdiff_t n) {
+                         const char *sentence, const char *row, ptrdiff_t n, double temperature) {
     int i = 0;
     while (errors[i].what && strcmp(errors[i].what, what)) i++;
     errors[i].what = what;
     if (error > errors[i].worst) errors[i].worst = error;
-    check(s, error <= bound, sentence, "%s row, n = %td: error of %s is %.4g", row, n, what, error);
+    check(s, error <= bound, sentence, "%s row, n = %td, temperature %g: error of %s is %.4g", row,
+          n, temperature, what, error);
 }
 
 static void print_errors(const subject *s) {
@@ -108,10 +109,11 @@ static void print_errors(const subject *s) {
 }
 
 #define CHECK(ok, n) check(s, ok, __func__, "n = %td", (ptrdiff_t)(n))
-#define CHECK_ROW(ok) check(s, ok, __func__, "%s row, n = %td", r->kind->name, r->n)
-#define WITHIN(what, error, bound, n) check_within(s, what, error, bound, __func__, "any", n)
+#define CHECK_ROW(ok)                                                                              \
+    check(s, ok, __func__, "%s row, n = %td, temperature %g", r->kind->name, r->n, r->temperature)
+#define WITHIN(what, error, bound, n) check_within(s, what, error, bound, __func__, "any", n, 1)
 #define WITHIN_ROW(what, error, bound)                                                             \
-    check_within(s, what, error, bound, __func__, r->kind->name, r->n)
+    check_within(s, what, error, bound, __func__, r->kind->name, r->n, r->temperature)
 
 static double max(double a, double b) { return a > b ? a : b; }
 
@@ -250,6 +252,18 @@ static void fill_signed(const subject *s, uint64_t seed, double *a, ptrdiff_t n)
     }
 }
 
+// Of the rows that have one; for the others it is 1, and the rate NULL.
+static const double TEMPERATURES[] = {0.3, 3, 1e3, 1e-3};
+
+// The temperature of the i-th of many cases.
+static double some_temperature(int i) { return TEMPERATURES[i % COUNT(TEMPERATURES)]; }
+
+// 1 / temperature as a sum of two.
+static void make_rate(double temperature, double rate[2]) {
+    rate[0] = 1 / temperature;
+    rate[1] = -fma(rate[0], temperature, -1) / temperature;
+}
+
 // ---------------------------------------------------------------- the reference
 
 // An unevaluated sum of two: twice the digits of a long double.
@@ -272,18 +286,26 @@ static double wide_error(wide exact, double hi, double lo) {
     return error >= 0 ? (double)error : HUGE_VAL;
 }
 
+// exp(d / temperature). Where d is large, the rounding of the quotient would tell.
+static long double cooled_exp(long double d, double temperature) {
+    const long double quotient = d / temperature;
+    if (isinf(quotient)) return 0;
+    return expl(quotient) * (1 + fmal(-quotient, temperature, d) / temperature);
+}
+
 // A row of logits, what it should give, and what exp_sum made of it.
 typedef struct {
     const kind *kind;
     ptrdiff_t n;
-    double x[MAX_N], shift;
-    long double exact[MAX_N], sum; // exp(x - shift), and its sum
+    double x[MAX_N], shift, temperature, rates[2];
+    const double *rate;            // NULL where the temperature is 1
+    long double exact[MAX_N], sum; // exp((x - shift) / temperature), and its sum
     void *logits, *e;
     double coarse, fine;
     uint64_t seed;
 } row;
 
-// The sum of exp(x - shift) over all classes but c.
+// The sum of `exact` over all classes but c.
 static long double sum_of_others(const row *r, ptrdiff_t c) {
     wide sum = {0, 0};
     for (ptrdiff_t i = 0; i < r->n; i++)
@@ -291,18 +313,22 @@ static long double sum_of_others(const row *r, ptrdiff_t c) {
     return sum.hi + sum.lo;
 }
 
-static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n) {
+static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n, double temperature) {
     r->kind = kind;
     r->n = n;
+    r->temperature = temperature;
+    r->rate = temperature == 1 ? NULL : r->rates;
+    make_rate(temperature, r->rates);
     r->seed = (uint64_t)((kind - KINDS) * 5000 + n);
     fill(s, kind, r->seed, r->x, n);
     r->shift = -HUGE_VAL;
     for (ptrdiff_t i = 0; i < n; i++) r->shift = max(r->shift, r->x[i]);
-    for (ptrdiff_t i = 0; i < n; i++) r->exact[i] = expl((long double)r->x[i] - r->shift);
+    for (ptrdiff_t i = 0; i < n; i++)
+        r->exact[i] = cooled_exp((long double)r->x[i] - r->shift, temperature);
     r->sum = sum_of_others(r, -1);
     r->logits = reals(s, r->x, n);
     r->e = reals(s, NULL, n);
-    s->k->exp_sum(r->logits, n, r->shift, NULL, NULL, r->e, &r->coarse, &r->fine);
+    s->k->exp_sum(r->logits, n, r->shift, r->rate, NULL, r->e, &r->coarse, &r->fine);
 }
 
 static void divide(const subject *s, double weight, const row *r, double *hi, double *lo) {
@@ -375,9 +401,9 @@ static void rest_of_a_confident_row_keeps_its_accuracy(const subject *s, const r
 static void sums_are_the_same_without_e_and_in_place(const subject *s, const row *r) {
     void *x = copy(s, r->logits, r->n);
     double coarse, fine;
-    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, NULL, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, r->rate, NULL, NULL, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
-    s->k->exp_sum(x, r->n, r->shift, NULL, NULL, x, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, r->rate, NULL, x, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, x, r->e, r->n));
 }
@@ -385,8 +411,28 @@ static void sums_are_the_same_without_e_and_in_place(const subject *s, const row
 static void exp_sum_writes_nothing_else(const subject *s, const row *r) {
     double coarse, fine;
     void *out = guarded(s, r->n, r->n % 16);
-    s->k->exp_sum(r->logits, r->n, r->shift, NULL, NULL, out, &coarse, &fine);
+    s->k->exp_sum(r->logits, r->n, r->shift, r->rate, NULL, out, &coarse, &fine);
     CHECK_ROW(canaries_live(s, out, r->n) && same_reals(s, out, r->e, r->n));
+}
+
+static void the_row_fetched_meanwhile_changes_nothing(const subject *s, const row *r) {
+    double coarse, fine;
+    void *e = reals(s, NULL, r->n), *next = copy(s, r->logits, r->n);
+    s->k->exp_sum(r->logits, r->n, r->shift, r->rate, next, e, &coarse, &fine);
+    CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
+    CHECK_ROW(same_reals(s, e, r->e, r->n) && same_reals(s, next, r->logits, r->n));
+}
+
+static void a_rate_of_one_changes_nothing(const subject *s, const row *r) {
+    const double one[2] = {1, 0}, total = log_total(s, r->coarse, r->fine);
+    double coarse, fine;
+    void *expected = reals(s, NULL, r->n), *out = reals(s, NULL, r->n);
+    s->k->exp_sum(r->logits, r->n, r->shift, one, NULL, out, &coarse, &fine);
+    CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
+    CHECK_ROW(same_reals(s, out, r->e, r->n));
+    s->k->log(r->logits, r->n, r->shift, NULL, total, expected, 0);
+    s->k->log(r->logits, r->n, r->shift, one, total, out, 0);
+    CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
 static void max_ignores_nan(const subject *s) {
@@ -416,15 +462,18 @@ static void max_of_nothing_is_minus_infinity(const subject *s) {
 static void sum_of_exp_is_nan_where_softmax_is(const subject *s) {
     static const double BAD[] = {NAN, HUGE_VAL, -HUGE_VAL};
     static double x[SHORT];
-    double coarse, fine;
+    double coarse, fine, rate[2];
     for (ptrdiff_t n = 1; n <= SHORT; n++)
-        for (int b = 0; b < COUNT(BAD); b++, release()) {
+        for (int b = 0; b < 2 * COUNT(BAD); b++, release()) {
+            const double bad = BAD[b / 2];
             fill(s, &KINDS[0], (uint64_t)n, x, n);
+            make_rate(some_temperature((int)n), rate);
             ptrdiff_t c = n * 5 / 7;
             for (ptrdiff_t i = 0; i < n; i++)
-                if (i == c || BAD[b] == -HUGE_VAL) x[i] = BAD[b];
+                if (i == c || bad == -HUGE_VAL) x[i] = bad;
             void *logits = reals(s, x, n), *e = reals(s, NULL, n);
-            s->k->exp_sum(logits, n, s->k->max(logits, n), NULL, NULL, e, &coarse, &fine);
+            s->k->exp_sum(logits, n, s->k->max(logits, n), b % 2 ? rate : NULL, NULL, e, &coarse,
+                          &fine);
             CHECK(isnan(coarse + fine) && isnan(get(s, e, c)), n);
         }
 }
@@ -464,10 +513,31 @@ static void log_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     const double total = log_total(s, r->coarse, r->fine);
     double worst = 0;
-    s->k->log(r->logits, r->n, r->shift, NULL, total, out, 0);
-    for (ptrdiff_t i = 0; i < r->n; i++)
-        worst = max(worst, ulps(s->t, get(s, out, i), ((long double)r->x[i] - r->shift) - total));
+    s->k->log(r->logits, r->n, r->shift, r->rate, total, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        long double d = ((long double)r->x[i] - r->shift) / r->temperature;
+        worst = max(worst, ulps(s->t, get(s, out, i), d - total));
+    }
     WITHIN_ROW("log", worst, 1.01);
+}
+
+static double huge(const subject *s) { return s->t->size == 4 ? FLT_MAX : DBL_MAX; }
+
+// In the difference, and in the product with the rate.
+static void log_overflows_to_minus_infinity(const subject *s) {
+    static double x[SHORT];
+    double rate[2];
+    make_rate(1e-3, rate);
+    for (ptrdiff_t n = 1; n <= SHORT; n++, release())
+        for (int tempered = 0; tempered < 2; tempered++) {
+            const double shift = tempered ? 0 : huge(s);
+            void *out = reals(s, NULL, n);
+            int ok = 1;
+            for (ptrdiff_t i = 0; i < n; i++) x[i] = i % 2 ? -HUGE_VAL : -huge(s);
+            s->k->log(reals(s, x, n), n, shift, tempered ? rate : NULL, 0.5, out, 0);
+            for (ptrdiff_t i = 0; i < n; i++) ok &= get(s, out, i) == -HUGE_VAL;
+            CHECK(ok, n);
+        }
 }
 
 static void difference_is_exact(const subject *s, const row *r) {
@@ -481,12 +551,12 @@ static void difference_is_exact(const subject *s, const row *r) {
 }
 
 static void difference_survives_overflow(const subject *s) {
-    const double huge = s->t->size == 4 ? FLT_MAX : DBL_MAX, x[] = {-huge, -HUGE_VAL};
+    const double x[] = {-huge(s), -HUGE_VAL};
     const void *logits = reals(s, x, 2);
     double hi, lo;
     for (ptrdiff_t c = 0; c < 2; c++) {
-        difference(s, logits, c, huge, &hi, &lo);
-        CHECK(hi == x[c] - huge && lo == 0, c);
+        difference(s, logits, c, huge(s), &hi, &lo);
+        CHECK(hi == x[c] - huge(s) && lo == 0, c);
     }
     release();
 }
@@ -592,7 +662,7 @@ static void check_dot(const subject *s, const row *r, const double *a, int skip_
     s->k->dot(reals(s, a, r->n), r->logits, r->n, r->shift, skip_zeros, &hi, &lo);
     double bound = s->fused ? 8 : ldexp(1, s->t->digits);
     check_within(s, "dot (eps^2)", twice_the_digits(s, exact, size, hi, lo), bound, sentence,
-                 r->kind->name, r->n);
+                 r->kind->name, r->n, r->temperature);
 }
 
 static void dot_has_twice_the_digits(const subject *s, const row *r) {
@@ -654,6 +724,13 @@ static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t 
     (void)b;
     s->k->log(a, n, 1.5, NULL, 0.7, out, stream);
 }
+static void store_cooled_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                             int stream) {
+    double rate[2];
+    (void)b;
+    make_rate(0.3, rate);
+    s->k->log(a, n, 1.5, rate, 0.7, out, stream);
+}
 static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                       int stream) {
     s->k->vjp(a, b, n, 0.3, 1e-9, out, stream);
@@ -661,7 +738,8 @@ static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t 
 
 typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                      int stream);
-static storing *const STORES[] = {store_scaled, store_gradient, store_log, store_vjp};
+static storing *const STORES[] = {store_scaled, store_gradient, store_log, store_cooled_log,
+                                  store_vjp};
 
 // Up to a vec of 64 bytes further on, with and without `stream`; inputs are not aligned.
 static void every_alignment_gets_the_same_bits_and_no_others(const subject *s, storing *store,
@@ -784,12 +862,14 @@ static void tile_store_scatters_and_writes_nothing_else(const subject *s) {
 typedef struct {
     ptrdiff_t n;
     void *rows[TILE], *tile, *logits; // `logits` is the tile as loaded
+    const double *rate;
     double shift[TILE], coarse[TILE], fine[TILE], log[TILE], hi[TILE], lo[TILE];
 } tile16;
 
-static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken) {
+static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken, const double *rate) {
     static double x[MAX_N];
     t->n = n;
+    t->rate = rate;
     for (int r = 0; r < TILE; r++) {
         fill(s, &KINDS[(r + n) % COUNT(KINDS)], (uint64_t)(n * TILE + r), x, n);
         if (broken && r == 5) x[n - 1] = NAN;
@@ -810,11 +890,11 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     s->k->tile_max(t->tile, t->n, t->shift);
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, NULL, t->coarse, t->fine);
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, t->coarse, t->fine);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
-        s->k->exp_sum(t->rows[r], t->n, t->shift[r], NULL, NULL, e, &coarse, &fine);
+        s->k->exp_sum(t->rows[r], t->n, t->shift[r], t->rate, NULL, e, &coarse, &fine);
         CHECK(same_bits(t->coarse[r], coarse) && same_bits(t->fine[r], fine), t->n);
         CHECK(row_of_tile_is(s, t->tile, r, e, t->n), t->n);
         t->log[r] = log_total(s, coarse, fine);
@@ -827,22 +907,25 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     for (int r = 0; r < TILE; r++) ones[r] = 1;
     s->isa->doubles->divide(ones, t->coarse, t->fine, TILE, t->hi, t->lo);
     s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
-    s->k->tile_log(t->logits, t->n, t->shift, NULL, t->log);
+    s->k->tile_log(t->logits, t->n, t->shift, t->rate, t->log);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         for (ptrdiff_t c = 0; c < t->n; c++) put(s, row, c, get(s, e, c * TILE + r));
         s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, NULL, 0, out, 0);
         CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
-        s->k->log(t->rows[r], t->n, t->shift[r], NULL, t->log[r], out, 0);
+        s->k->log(t->rows[r], t->n, t->shift[r], t->rate, t->log[r], out, 0);
         CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
     }
 }
 
 static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
     tile16 t;
+    double rate[2];
     for (int i = 0; i < LENGTHS; i++)
-        for (int broken = 0; broken < 2; broken++, release()) {
-            make_tile(s, &t, length(i), broken);
+        for (int k = 0; k < 4; k++, release()) {
+            const int broken = k % 2, tempered = k / 2;
+            make_rate(some_temperature(i), rate);
+            make_tile(s, &t, length(i), broken, tempered ? rate : NULL);
             tile_sums_are_those_of_the_rows(s, &t);
             tile_outputs_are_those_of_the_rows(s, &t);
         }
@@ -995,7 +1078,7 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
 static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n) {
     tile16 t;
     void *rows[TILE];
-    make_tile(s, &t, n, 0);
+    make_tile(s, &t, n, 0, NULL);
     s->k->tile_max(t.tile, n, t.shift);
     s->k->tile_exp_sum(t.tile, n, t.shift, NULL, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
@@ -1037,8 +1120,8 @@ static uint64_t hash_of_results(const cysoftmax_isa *isa) {
 
 // ---------------------------------------------------------------- the run
 
-static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
-    max_is_the_largest_logit,
+// Of every row, and of every row with a temperature.
+static void (*const EXP_TESTS[])(const subject *s, const row *r) = {
     exp_is_within_one_ulp,
     exp_of_minus_infinity_is_zero,
     sum_of_exp_is_within_a_quarter_ulp,
@@ -1046,11 +1129,17 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     rest_of_a_confident_row_keeps_its_accuracy,
     sums_are_the_same_without_e_and_in_place,
     exp_sum_writes_nothing_else,
+    the_row_fetched_meanwhile_changes_nothing,
     scale_makes_probabilities,
-    scale_subtracts_the_weighted_target,
     log_is_within_its_bound,
-    difference_is_exact,
     exclude_leaves_minus_the_sum_of_the_others,
+};
+
+static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
+    max_is_the_largest_logit,
+    a_rate_of_one_changes_nothing,
+    scale_subtracts_the_weighted_target,
+    difference_is_exact,
     exclude_takes_steps,
     exclude_major_excludes_what_has_half_of_the_mass,
     sum_has_twice_the_digits,
@@ -1063,6 +1152,7 @@ static void (*const TESTS[])(const subject *s) = {
     max_ignores_nan,
     max_of_nothing_is_minus_infinity,
     sum_of_exp_is_nan_where_softmax_is,
+    log_overflows_to_minus_infinity,
     difference_survives_overflow,
     dot_with_mass_on_minus_infinity_is_minus_infinity,
     outputs_are_stored_whole_and_alone,
@@ -1082,8 +1172,12 @@ static void test_kernels(const subject *s) {
     static row r;
     for (int k = 0; k < COUNT(KINDS); k++)
         for (int i = 0; i < LENGTHS; i++, release()) {
-            make_row(s, &r, &KINDS[k], length(i));
+            make_row(s, &r, &KINDS[k], length(i), 1);
+            for (int t = 0; t < COUNT(EXP_TESTS); t++) EXP_TESTS[t](s, &r);
             for (int t = 0; t < COUNT(ROW_TESTS); t++) ROW_TESTS[t](s, &r);
+            release();
+            make_row(s, &r, &KINDS[k], length(i), some_temperature(k + i));
+            for (int t = 0; t < COUNT(EXP_TESTS); t++) EXP_TESTS[t](s, &r);
         }
     for (int t = 0; t < COUNT(TESTS); t++) TESTS[t](s);
 }
