@@ -509,6 +509,75 @@ static void scale_subtracts_the_weighted_target(const subject *s, const row *r) 
     WITHIN_ROW("gradient", worst, most_ulps(s));
 }
 
+// As above; of the three terms, too, the largest.
+static void scale_subtracts_the_base(const subject *s, const row *r) {
+    static double a[MAX_N], base[MAX_N];
+    const double weight = 0.328125, base_weight = 0.171875;
+    void *out = reals(s, NULL, r->n);
+    double hi, lo, worst = 0;
+    fill_weights(r->x, r->seed, a, r->n);
+    divide(s, weight, r, &hi, &lo);
+    for (int given = 0; given < 4; given++) {
+        const int with_base = given & 1, with_target = given & 2;
+        for (ptrdiff_t i = 0; i < r->n; i++) base[i] = with_base ? a[r->n - 1 - i] : 1;
+        s->k->scale(r->e, r->n, hi, lo, with_base ? reals(s, base, r->n) : NULL, base_weight,
+                    with_target ? reals(s, a, r->n) : NULL, weight, out, 0);
+        for (ptrdiff_t i = 0; i < r->n; i++) {
+            double target = with_target ? a[i] * weight : 0, smooth = base[i] * base_weight;
+            long double p = r->exact[i] / r->sum * weight, larger = max(target, smooth);
+            if (p > larger) larger = p;
+            long double error = get(s, out, i) - ((p - target) - smooth);
+            worst = max(worst, ulps(s->t, larger + error, larger));
+        }
+    }
+    WITHIN_ROW("gradient with base", worst, most_ulps(s) + 0.5);
+}
+
+static void a_missing_base_is_all_ones_and_one_without_weight_is_nothing(const subject *s,
+                                                                         const row *r) {
+    static double ones[MAX_N], nothing[MAX_N];
+    void *out = reals(s, NULL, r->n), *expected = reals(s, NULL, r->n);
+    for (ptrdiff_t i = 0; i < r->n; i++) ones[i] = 1, nothing[i] = NAN;
+    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0.1, NULL, 0, expected, 0);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, ones, r->n), 0.1, NULL, 0, out, 0);
+    CHECK_ROW(same_reals(s, out, expected, r->n));
+    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0, NULL, 0, expected, 0);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, nothing, r->n), 0, NULL, 0, out, 0);
+    CHECK_ROW(same_reals(s, out, expected, r->n));
+}
+
+static void subtract_is_scale_with_a_for_one_class(const subject *s, const row *r) {
+    static const double SHARES[] = {1, 0.7, -0.3};
+    const double weight = 0.1, base_weight = 0.05;
+    void *expected = reals(s, NULL, r->n), *a = reals(s, NULL, r->n);
+    for (int k = 0; k < COUNT(SHARES); k++) {
+        const ptrdiff_t c = k * (r->n - 1) / (COUNT(SHARES) - 1);
+        void *out = guarded(s, r->n, 0);
+        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, NULL, 0, out, 0);
+        s->k->subtract(at(s, out, c), SHARES[k], weight);
+        put(s, a, c, SHARES[k]);
+        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, a, weight, expected, 0);
+        put(s, a, c, 0);
+        CHECK_ROW(same_reals(s, out, expected, r->n) && canaries_live(s, out, r->n));
+    }
+}
+
+// Relative, also of 1 - p where p is all but 1. Rows of few classes can reach 5.2.
+static void variance_is_within_its_bound(const subject *s, const row *r) {
+    const double weight = 0.328125;
+    void *out = reals(s, NULL, r->n);
+    double hi, lo, worst = 0;
+    divide(s, 1, r, &hi, &lo);
+    s->k->variance(r->e, r->n, hi, lo, r->coarse, r->fine, weight, out, 0);
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        const long double e = r->exact[i];
+        const long double others = e > r->sum / 2 ? sum_of_others(r, i) : r->sum - e;
+        const long double exact = e / r->sum * (others / r->sum) * weight;
+        worst = max(worst, ulps(s->t, get(s, out, i), exact));
+    }
+    WITHIN_ROW("variance", worst, s->fused ? 6 : 7);
+}
+
 static void log_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     const double total = log_total(s, r->coarse, r->fine);
@@ -719,6 +788,23 @@ static void store_gradient(const subject *s, const void *a, const void *b, ptrdi
                            int stream) {
     s->k->scale(a, n, 0.3, 1e-9, NULL, 0, b, 0.7, out, stream);
 }
+static void store_less_base(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                            int stream) {
+    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, NULL, 0, out, stream);
+}
+static void store_less_ones(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                            int stream) {
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0.1, b, 0.7, out, stream);
+}
+static void store_less_both(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                            int stream) {
+    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, b, 0.7, out, stream);
+}
+static void store_variance(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                           int stream) {
+    (void)b;
+    s->k->variance(a, n, 0.3, 1e-9, 3.25, 1e-6, 0.7, out, stream);
+}
 static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                       int stream) {
     (void)b;
@@ -738,8 +824,9 @@ static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t 
 
 typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                      int stream);
-static storing *const STORES[] = {store_scaled, store_gradient, store_log, store_cooled_log,
-                                  store_vjp};
+static storing *const STORES[] = {store_scaled,    store_gradient,   store_less_base,
+                                  store_less_ones, store_less_both,  store_variance,
+                                  store_log,       store_cooled_log, store_vjp};
 
 // Up to a vec of 64 bytes further on, with and without `stream`; inputs are not aligned.
 static void every_alignment_gets_the_same_bits_and_no_others(const subject *s, storing *store,
@@ -903,9 +990,12 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
 
 static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = copy(s, t->tile, t->n * TILE), *out = reals(s, NULL, t->n), *row = copy(s, out, t->n);
-    double ones[TILE];
-    for (int r = 0; r < TILE; r++) ones[r] = 1;
+    void *variance = reals(s, NULL, t->n * TILE);
+    double ones[TILE], weight[TILE];
+    for (int r = 0; r < TILE; r++) ones[r] = 1, weight[r] = 0.1 * r;
     s->isa->doubles->divide(ones, t->coarse, t->fine, TILE, t->hi, t->lo);
+    s->k->tile_variance(t->tile, t->n, t->hi, t->lo, t->coarse, t->fine, weight, variance);
+    CHECK(same_reals(s, t->tile, e, t->n * TILE), t->n);
     s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
     s->k->tile_log(t->logits, t->n, t->shift, t->rate, t->log);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
@@ -915,6 +1005,22 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
         CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
         s->k->log(t->rows[r], t->n, t->shift[r], t->rate, t->log[r], out, 0);
         CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
+        s->k->variance(row, t->n, t->hi[r], t->lo[r], t->coarse[r], t->fine[r], weight[r], out, 0);
+        CHECK(row_of_tile_is(s, variance, r, out, t->n), t->n);
+    }
+}
+
+static void tile_variance_writes_nothing_else(const subject *s) {
+    static double each[TILE];
+    for (int r = 0; r < TILE; r++) each[r] = 0.25 + r;
+    for (ptrdiff_t n = 1; n <= SHORT; n++, release()) {
+        void *tile = reals(s, NULL, n * TILE), *expected = reals(s, NULL, n * TILE);
+        void *out = guarded(s, n * TILE, 0);
+        uint64_t seed = (uint64_t)n;
+        for (ptrdiff_t i = 0; i < n * TILE; i++) put(s, tile, i, noise(&seed));
+        s->k->tile_variance(tile, n, each, each, each, each, each, expected);
+        s->k->tile_variance(tile, n, each, each, each, each, each, out);
+        CHECK(same_reals(s, out, expected, n * TILE) && canaries_live(s, out, n * TILE), n);
     }
 }
 
@@ -1131,6 +1237,7 @@ static void (*const EXP_TESTS[])(const subject *s, const row *r) = {
     exp_sum_writes_nothing_else,
     the_row_fetched_meanwhile_changes_nothing,
     scale_makes_probabilities,
+    variance_is_within_its_bound,
     log_is_within_its_bound,
     exclude_leaves_minus_the_sum_of_the_others,
 };
@@ -1139,6 +1246,9 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     max_is_the_largest_logit,
     a_rate_of_one_changes_nothing,
     scale_subtracts_the_weighted_target,
+    scale_subtracts_the_base,
+    a_missing_base_is_all_ones_and_one_without_weight_is_nothing,
+    subtract_is_scale_with_a_for_one_class,
     difference_is_exact,
     exclude_takes_steps,
     exclude_major_excludes_what_has_half_of_the_mass,
@@ -1159,6 +1269,7 @@ static void (*const TESTS[])(const subject *s) = {
     tile_load_gathers_every_layout,
     tile_store_scatters_and_writes_nothing_else,
     tiles_agree_with_rows_to_the_last_bit,
+    tile_variance_writes_nothing_else,
 };
 
 static void (*const DOUBLES_TESTS[])(const subject *s) = {
