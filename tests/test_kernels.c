@@ -619,14 +619,16 @@ static void difference_is_exact(const subject *s, const row *r) {
     CHECK_ROW(ok);
 }
 
-static void difference_survives_overflow(const subject *s) {
-    const double x[] = {-huge(s), -HUGE_VAL};
-    const void *logits = reals(s, x, 2);
-    double hi, lo;
-    for (ptrdiff_t c = 0; c < 2; c++) {
-        difference(s, logits, c, huge(s), &hi, &lo);
-        CHECK(hi == x[c] - huge(s) && lo == 0, c);
-    }
+// In the difference, or in the product: then what double has for it.
+static void terms_survive_overflow(const subject *s) {
+    const double big = huge(s), x[] = {-big, -HUGE_VAL, -big, -HUGE_VAL, -big, -big};
+    const double shift[] = {big, big, big, 3, 0, big / 2}, a[] = {1, 1, 0.25, 0.5, 3, 1.5};
+    enum { N = COUNT(x) };
+    const void *logits = reals(s, x, N), *places[N];
+    double hi[N], lo[N];
+    for (int i = 0; i < N; i++) places[i] = (const char *)logits + i * s->t->size;
+    s->k->terms(a, places, shift, N, hi, lo);
+    for (int i = 0; i < N; i++) CHECK(hi[i] == a[i] * (x[i] - shift[i]) && lo[i] == 0, i);
     release();
 }
 
@@ -667,29 +669,33 @@ static void exclude_takes_steps(const subject *s, const row *r) {
 }
 
 // How the mass of a distribution may lie: `major` on one class (on two, if `twice`), the
-// rest a little everywhere.
+// rest a little everywhere; and `extra`, which goes with the mass.
 static const struct {
     double major, rest;
     int twice;
-} MASSES[] = {{1, 0, 0}, {0.5, 0, 1}, {0.75, 0.125, 0}, {0.25, 0.03125, 1}, {2, 0.5, 0}};
+    double extra;
+} MASSES[] = {{1, 0, 0, 0},      {0.5, 0, 1, 0},    {0.75, 0.125, 0, 0}, {0.25, 0.03125, 1, 0},
+              {2, 0.5, 0, 0},    {1, 0, 0, 0.0625}, {1, 0, 0, 1},        {1, 0, 0, 1.0625},
+              {0.5, 0, 1, -0.5}, {1, 0.25, 0, -0.3}};
 
 static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, const row *r) {
     for (int m = 0; m < COUNT(MASSES); m++) {
         void *a = reals(s, NULL, r->n), *e = copy(s, r->e, r->n);
+        const double extra = MASSES[m].extra;
         double mass = 0;
         for (ptrdiff_t i = 0; i < r->n; i++) {
             int major = i == r->n / 2 || (MASSES[m].twice && i == r->n / 3);
             put(s, a, i, major ? MASSES[m].major : MASSES[m].rest);
             mass += get(s, a, i);
         }
+        const double half = mass + extra > 0 ? (mass + extra) / 2 : HUGE_VAL;
         void *expected_a = copy(s, a, r->n), *expected_e = copy(s, e, r->n);
         for (ptrdiff_t i = 0; i < r->n; i++) {
-            if (get(s, a, i) + get(s, a, i) < mass) continue;
+            if (get(s, a, i) < half) continue;
             exclude(s, expected_e, i, 1, r->coarse, r->fine);
-            put(s, expected_a, i, get(s, a, i) - mass);
+            put(s, expected_a, i, (get(s, a, i) - mass) - extra);
         }
-        s->k->exclude_major(e, a, r->n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, r->coarse,
-                            r->fine);
+        s->k->exclude_major(e, a, r->n, mass, half, extra, r->coarse, r->fine);
         CHECK_ROW(same_reals(s, e, expected_e, r->n) && same_reals(s, a, expected_a, r->n));
     }
 }
@@ -760,6 +766,65 @@ static void dot_with_mass_on_minus_infinity_is_minus_infinity(const subject *s) 
             x[n * 2 / 3] = -HUGE_VAL;
             s->k->dot(reals(s, a, n), reals(s, x, n), n, 8, skip_zeros, &hi, &lo);
             CHECK(hi == -HUGE_VAL, n);
+        }
+}
+
+// 1 to 16 at a time, some of weight 1, and where the weight is 0 there is no logit to be read.
+static void terms_are_what_dot_has_for_each_alone(const subject *s, const row *r) {
+    static double a[MAX_N];
+    double shift[TILE], hi[TILE + 1], lo[TILE + 1], high, low;
+    const void *places[TILE];
+    int ok = 1;
+    fill_signed(s, r->seed, a, r->n);
+    for (ptrdiff_t c = 0; c < r->n; c++)
+        if (c % 5 < 3) a[c] = c % 5 == 0 ? 1 : c % 5 == 1 ? 0 : -0.0;
+    void *as = reals(s, a, r->n);
+    for (ptrdiff_t c = 0, count; c < r->n; c += count) {
+        count = c % TILE + 1 < r->n - c ? c % TILE + 1 : r->n - c;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            shift[i] = r->shift;
+            places[i] = a[c + i] == 0 ? NULL : at(s, r->logits, c + i);
+        }
+        hi[count] = lo[count] = -42;
+        s->k->terms(a + c, places, shift, (int)count, hi, lo);
+        ok &= hi[count] == -42 && lo[count] == -42;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            s->k->dot(at(s, as, c + i), at(s, r->logits, c + i), 1, r->shift, 1, &high, &low);
+            if (isinf(high)) low = 0; // where dot has NaN
+            ok &= hi[i] == high && lo[i] == low;
+        }
+    }
+    CHECK_ROW(ok);
+}
+
+// A term is rounded eight times on its way: itself, three times in a block, four in the tree.
+static void spread_is_within_its_bound(const subject *s, const row *r) {
+    wide exact = {0, 0};
+    double hi, lo;
+    int dead = 0;
+    for (ptrdiff_t i = 0; i < r->n; i++) {
+        dead |= r->x[i] == -HUGE_VAL;
+        if (!dead) wide_add(&exact, (long double)r->x[i] - r->shift);
+    }
+    s->k->spread(r->logits, r->n, r->shift, &hi, &lo);
+    if (dead)
+        CHECK_ROW(hi == -HUGE_VAL);
+    else
+        WITHIN_ROW("spread", ulps(s->t, (long double)hi + lo, exact.hi + exact.lo), 4);
+}
+
+static void spread_is_infinite_or_nan_where_a_logit_is(const subject *s) {
+    static double x[SHORT];
+    double hi, lo;
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (ptrdiff_t c = 0; c < n; c++, release()) {
+            fill(s, &KINDS[0], (uint64_t)n, x, n);
+            x[c] = -HUGE_VAL;
+            s->k->spread(reals(s, x, n), n, 8, &hi, &lo);
+            CHECK(hi == -HUGE_VAL, n);
+            x[c] = NAN;
+            s->k->spread(reals(s, x, n), n, 8, &hi, &lo);
+            CHECK(isnan(hi), n);
         }
 }
 
@@ -988,6 +1053,24 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     }
 }
 
+// A class of each of the first rows, every third row left out.
+static void exclude_of_several_is_that_of_each_and_passes_over_null(const subject *s,
+                                                                    const tile16 *t) {
+    void *e = copy(s, t->tile, t->n * TILE), *expected = copy(s, t->tile, t->n * TILE);
+    for (int n_rows = 0; n_rows <= TILE; n_rows++) {
+        void *places[TILE];
+        for (int r = 0; r < TILE; r++)
+            places[r] = r % 3 == 1 ? NULL : at(s, e, (r + n_rows) % t->n * TILE + r);
+        memcpy(e, t->tile, (size_t)(t->n * TILE * s->t->size));
+        memcpy(expected, t->tile, (size_t)(t->n * TILE * s->t->size));
+        s->k->exclude(places, t->coarse, t->fine, n_rows);
+        for (int r = 0; r < n_rows; r++)
+            if (r % 3 != 1)
+                exclude(s, at(s, expected, r), (r + n_rows) % t->n, TILE, t->coarse[r], t->fine[r]);
+        CHECK(same_reals(s, e, expected, t->n * TILE), t->n);
+    }
+}
+
 static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = copy(s, t->tile, t->n * TILE), *out = reals(s, NULL, t->n), *row = copy(s, out, t->n);
     void *variance = reals(s, NULL, t->n * TILE);
@@ -1033,6 +1116,7 @@ static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
             make_rate(some_temperature(i), rate);
             make_tile(s, &t, length(i), broken, tempered ? rate : NULL);
             tile_sums_are_those_of_the_rows(s, &t);
+            exclude_of_several_is_that_of_each_and_passes_over_null(s, &t);
             tile_outputs_are_those_of_the_rows(s, &t);
         }
 }
@@ -1255,6 +1339,8 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     sum_has_twice_the_digits,
     dot_has_twice_the_digits,
     dot_skips_zeros_even_at_minus_infinity,
+    terms_are_what_dot_has_for_each_alone,
+    spread_is_within_its_bound,
     vjp_is_within_its_bound,
 };
 
@@ -1263,8 +1349,9 @@ static void (*const TESTS[])(const subject *s) = {
     max_of_nothing_is_minus_infinity,
     sum_of_exp_is_nan_where_softmax_is,
     log_overflows_to_minus_infinity,
-    difference_survives_overflow,
+    terms_survive_overflow,
     dot_with_mass_on_minus_infinity_is_minus_infinity,
+    spread_is_infinite_or_nan_where_a_logit_is,
     outputs_are_stored_whole_and_alone,
     tile_load_gathers_every_layout,
     tile_store_scatters_and_writes_nothing_else,
