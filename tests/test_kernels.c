@@ -147,11 +147,16 @@ static void *at(const subject *s, void *p, ptrdiff_t i) { return (char *)p + i *
 static void *pool[128];
 static int pooled;
 
-// n reals, 0 if `values` is NULL, for as long as nobody says release().
-static void *reals(const subject *s, const double *values, ptrdiff_t n) {
-    void *p = pooled < COUNT(pool) ? malloc((size_t)(n > 0 ? n * s->t->size : 1)) : NULL;
+// Lasts until somebody says release().
+static void *allocate(ptrdiff_t size) {
+    void *p = pooled < COUNT(pool) ? malloc((size_t)(size > 0 ? size : 1)) : NULL;
     if (!p) abort();
-    pool[pooled++] = p;
+    return pool[pooled++] = p;
+}
+
+// n reals, 0 if `values` is NULL.
+static void *reals(const subject *s, const double *values, ptrdiff_t n) {
+    void *p = allocate(n * s->t->size);
     for (ptrdiff_t i = 0; i < n; i++) put(s, p, i, values ? values[i] : 0);
     return p;
 }
@@ -842,6 +847,88 @@ static void vjp_is_within_its_bound(const subject *s, const row *r) {
     WITHIN_ROW("vjp", worst, 2.5);
 }
 
+// ---------------------------------------------------------------- find, choose, product
+
+// Once in the row; and there and everywhere after it. Among the rest are NaNs.
+static int every_place_is_found(const subject *s, ptrdiff_t n, double value) {
+    void *x = reals(s, NULL, n);
+    uint64_t seed = (uint64_t)n;
+    for (ptrdiff_t i = 0; i < n; i++) put(s, x, i, i % 7 == 3 ? NAN : 2 + noise(&seed));
+    int ok = s->k->find(x, n, value) == n;
+    for (ptrdiff_t c = 0; c < n; c++) {
+        const double other = get(s, x, c);
+        put(s, x, c, value);
+        ok &= s->k->find(x, n, value) == c;
+        put(s, x, c, other);
+    }
+    for (ptrdiff_t c = n - 1; c >= 0; c--) {
+        put(s, x, c, value);
+        ok &= s->k->find(x, n, value) == c;
+    }
+    return ok;
+}
+
+static void find_returns_the_first_place_or_n(const subject *s) {
+    static const double VALUES[] = {0.75, -HUGE_VAL, HUGE_VAL, 0};
+    for (int i = 0; i < LENGTHS; i++, release())
+        for (int v = 0; v < COUNT(VALUES); v++)
+            CHECK(every_place_is_found(s, length(i), VALUES[v]), length(i));
+    CHECK(s->k->find(reals(s, NULL, 0), 0, 0) == 0, 0);
+    release();
+}
+
+static void find_takes_one_zero_for_the_other_and_never_finds_nan(const subject *s) {
+    static double x[MAX_N];
+    for (int i = 0; i < LENGTHS; i++, release()) {
+        const ptrdiff_t n = length(i);
+        for (ptrdiff_t c = 0; c < n; c++) x[c] = c == n - 1 ? -0.0 : NAN;
+        const void *row = reals(s, x, n);
+        CHECK(s->k->find(row, n, 0) == n - 1, n);
+        CHECK(s->k->find(row, n, NAN) == n, n);
+    }
+}
+
+// A mask of bytes: any but 0 is true.
+static unsigned char mask_byte(ptrdiff_t i) {
+    static const unsigned char BYTES[] = {1, 0, 2, 0, 0x80, 0xff, 0, 0x40, 0, 0, 1};
+    return BYTES[i % COUNT(BYTES)];
+}
+static unsigned char *mask_bytes(ptrdiff_t offset, ptrdiff_t n) {
+    unsigned char *bytes = allocate(offset + n);
+    for (ptrdiff_t i = 0; i < offset + n; i++) bytes[i] = mask_byte(i);
+    return bytes + offset;
+}
+
+// NaN is kept where the byte is true, and leaves no trace where it is not.
+static void choose_takes_x_where_the_byte_is_not_zero(const subject *s) {
+    static const double FILLS[] = {-HUGE_VAL, 0, 1.5};
+    for (ptrdiff_t n = 0; n <= SHORT; n++)
+        for (ptrdiff_t offset = 0; offset <= TILE; offset++, release()) {
+            const double fill = FILLS[(n + offset) % COUNT(FILLS)];
+            const unsigned char *where = mask_bytes(offset, n);
+            void *x = reals(s, NULL, n), *expected = reals(s, NULL, n);
+            uint64_t seed = (uint64_t)n;
+            for (ptrdiff_t i = 0; i < n; i++) {
+                put(s, x, i, where[i] == 0 || i % 5 == 2 ? NAN : noise(&seed));
+                put(s, expected, i, where[i] ? get(s, x, i) : fill);
+            }
+            for (int stream = 0; stream < 2; stream++) {
+                void *out = guarded(s, n, offset);
+                s->k->choose(where, x, n, fill, out, stream);
+                CHECK(same_reals(s, out, expected, n) && canaries_live(s, out, n), n);
+            }
+        }
+}
+
+static void product_is_rounded_once(const subject *s, const row *r) {
+    static double a[MAX_N];
+    void *out = reals(s, NULL, r->n), *expected = reals(s, NULL, r->n);
+    fill_signed(s, r->seed, a, r->n);
+    for (ptrdiff_t i = 0; i < r->n; i++) put(s, expected, i, a[i] * r->x[i]);
+    s->k->product(reals(s, a, r->n), r->logits, r->n, out);
+    CHECK_ROW(same_reals(s, out, expected, r->n));
+}
+
 // ---------------------------------------------------------------- stores
 
 static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
@@ -886,12 +973,23 @@ static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t 
                       int stream) {
     s->k->vjp(a, b, n, 0.3, 1e-9, out, stream);
 }
+static void store_choice(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                         int stream) {
+    (void)b;
+    s->k->choose(mask_bytes(3, n), a, n, -1.5, out, stream);
+}
+static void store_product(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
+                          int stream) {
+    (void)stream;
+    s->k->product(a, b, n, out);
+}
 
 typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
                      int stream);
 static storing *const STORES[] = {store_scaled,    store_gradient,   store_less_base,
                                   store_less_ones, store_less_both,  store_variance,
-                                  store_log,       store_cooled_log, store_vjp};
+                                  store_log,       store_cooled_log, store_vjp,
+                                  store_choice,    store_product};
 
 // Up to a vec of 64 bytes further on, with and without `stream`; inputs are not aligned.
 static void every_alignment_gets_the_same_bits_and_no_others(const subject *s, storing *store,
@@ -1342,6 +1440,7 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     terms_are_what_dot_has_for_each_alone,
     spread_is_within_its_bound,
     vjp_is_within_its_bound,
+    product_is_rounded_once,
 };
 
 static void (*const TESTS[])(const subject *s) = {
@@ -1352,6 +1451,9 @@ static void (*const TESTS[])(const subject *s) = {
     terms_survive_overflow,
     dot_with_mass_on_minus_infinity_is_minus_infinity,
     spread_is_infinite_or_nan_where_a_logit_is,
+    find_returns_the_first_place_or_n,
+    find_takes_one_zero_for_the_other_and_never_finds_nan,
+    choose_takes_x_where_the_byte_is_not_zero,
     outputs_are_stored_whole_and_alone,
     tile_load_gathers_every_layout,
     tile_store_scatters_and_writes_nothing_else,
