@@ -178,11 +178,14 @@ static void *guarded(const subject *s, ptrdiff_t n, ptrdiff_t offset) {
     memset(arena, CANARY, (size_t)(2 * GUARD + (offset + n) * s->t->size));
     return arena + GUARD + offset * s->t->size;
 }
-static int canaries_live(const subject *s, const void *out, ptrdiff_t n) {
-    const unsigned char *begin = out, *end = begin + n * s->t->size;
+static int canaries_around(const void *out, ptrdiff_t size) {
+    const unsigned char *begin = out, *end = begin + size;
     for (int i = 0; i < GUARD; i++)
         if (begin[-1 - i] != CANARY || end[i] != CANARY) return 0;
     return 1;
+}
+static int canaries_live(const subject *s, const void *out, ptrdiff_t n) {
+    return canaries_around(out, n * s->t->size);
 }
 
 // ---------------------------------------------------------------- inputs
@@ -929,6 +932,137 @@ static void product_is_rounded_once(const subject *s, const row *r) {
     CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
+// ---------------------------------------------------------------- 16 bits
+
+// IEEE's binary16 and bfloat16, as kernels.h numbers them.
+static const struct {
+    const char *name;
+    int fraction_bits, bias;
+    uint16_t infinity;
+} SHORT_FLOATS[] = {{"half", 10, 15, 0x7c00}, {"bfloat16", 7, 127, 0x7f80}};
+
+// What a pattern without its sign says; where infinity stands, the power of two that would be next.
+static double magnitude_of(unsigned pattern, int bfloat) {
+    const int bits = SHORT_FLOATS[bfloat].fraction_bits, bias = SHORT_FLOATS[bfloat].bias;
+    const int exponent = (int)(pattern >> bits), fraction = (int)(pattern & ((1u << bits) - 1));
+    if (exponent == 0) return ldexp(fraction, 1 - bias - bits);
+    return ldexp(fraction + (1 << bits), exponent - bias - bits);
+}
+static double value_of(uint16_t pattern, int bfloat) {
+    const unsigned rest = pattern & 0x7fff, infinity = SHORT_FLOATS[bfloat].infinity;
+    double value = rest < infinity ? magnitude_of(rest, bfloat) : rest > infinity ? NAN : HUGE_VAL;
+    return pattern & 0x8000 ? -value : value;
+}
+
+static void only_float32_has_numbers_of_16_bits(const subject *s) {
+    const int has = s->t->size == 4;
+    CHECK((s->k->widen != NULL) == has && (s->k->narrow != NULL) == has, 0);
+}
+
+#define CHECK_SHORT(ok, at) check(s, ok, __func__, "%s, at %#x", SHORT_FLOATS[bfloat].name, at)
+
+static void widen_is_exact_for_every_pattern(const subject *s) {
+    for (int bfloat = 0; s->k->widen && bfloat < 2; bfloat++)
+        for (unsigned first = 0; first < 0x10000; first += MAX_N, release()) {
+            uint16_t *x = allocate(MAX_N * 2);
+            void *out = reals(s, NULL, MAX_N);
+            int ok = 1;
+            for (unsigned i = 0; i < MAX_N; i++) x[i] = (uint16_t)(first + i);
+            s->k->widen(x, MAX_N, bfloat, out);
+            for (unsigned i = 0; i < MAX_N; i++)
+                ok &= same_bits(get(s, out, i), value_of(x[i], bfloat));
+            CHECK_SHORT(ok, first);
+        }
+}
+
+static void narrow_brings_every_pattern_back(const subject *s) {
+    for (int bfloat = 0; s->k->narrow && bfloat < 2; bfloat++)
+        for (unsigned first = 0; first < 0x10000; first += MAX_N, release()) {
+            const uint16_t infinity = SHORT_FLOATS[bfloat].infinity;
+            uint16_t *out = allocate(MAX_N * 2);
+            void *x = reals(s, NULL, MAX_N);
+            int ok = 1;
+            for (unsigned i = 0; i < MAX_N; i++)
+                put(s, x, i, value_of((uint16_t)(first + i), bfloat));
+            s->k->narrow(x, MAX_N, bfloat, out);
+            for (unsigned i = 0; i < MAX_N; i++) {
+                const unsigned pattern = first + i;
+                ok &= (pattern & 0x7fff) > infinity ? (out[i] & 0x7fff) > infinity
+                                                    : out[i] == pattern;
+            }
+            CHECK_SHORT(ok, first);
+        }
+}
+
+// Each finite pattern, half way to the next, and a float32 to either side of that, of both signs.
+// After the largest comes infinity, after 0 the smallest denormal.
+static void narrow_rounds_to_nearest_and_ties_to_even(const subject *s) {
+    for (int bfloat = 0; s->k->narrow && bfloat < 2; bfloat++)
+        for (unsigned pattern = 0; pattern < SHORT_FLOATS[bfloat].infinity; pattern++) {
+            const double low = magnitude_of(pattern, bfloat);
+            const float half = (float)((low + magnitude_of(pattern + 1, bfloat)) / 2);
+            const float x[] = {nextafterf(half, 0), half, nextafterf(half, HUGE_VALF)};
+            const unsigned expected[] = {pattern, pattern + (pattern & 1), pattern + 1};
+            float both[6];
+            uint16_t out[6];
+            int ok = 1;
+            for (int i = 0; i < 3; i++) both[i] = x[i], both[i + 3] = -x[i];
+            s->k->narrow(both, 6, bfloat, out);
+            for (int i = 0; i < 3; i++)
+                ok &= out[i] == expected[i] && out[i + 3] == (expected[i] | 0x8000);
+            CHECK_SHORT(ok, pattern);
+        }
+}
+
+// Also a NaN whose upper half alone would be infinity.
+static void narrow_keeps_nan_and_infinity_and_overflows_to_it(const subject *s) {
+    static const uint32_t NANS[] = {0x7f800001, 0x7fc00000, 0x7fffffff, 0xff800001, 0xffffffff};
+    static const float BIG[] = {HUGE_VALF, FLT_MAX};
+    for (int bfloat = 0; s->k->narrow && bfloat < 2; bfloat++)
+        for (ptrdiff_t n = 1; n <= SHORT; n++, release()) {
+            const uint16_t infinity = SHORT_FLOATS[bfloat].infinity;
+            uint16_t *out = allocate(n * 2);
+            float *x = allocate(n * 4);
+            int ok = 1;
+            for (ptrdiff_t i = 0; i < n; i++) memcpy(x + i, &NANS[i % COUNT(NANS)], 4);
+            s->k->narrow(x, n, bfloat, out);
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const unsigned sign = NANS[i % COUNT(NANS)] >> 16 & 0x8000;
+                ok &= (out[i] & 0x7fff) > infinity && (out[i] & 0x8000) == sign;
+            }
+            CHECK_SHORT(ok, (unsigned)n);
+            for (ptrdiff_t i = 0; i < n; i++) x[i] = i % 3 ? BIG[i % 2] : -BIG[i % 2];
+            s->k->narrow(x, n, bfloat, out);
+            for (ptrdiff_t i = 0; i < n; i++)
+                ok &= out[i] == (i % 3 ? infinity : (infinity | 0x8000));
+            CHECK_SHORT(ok, (unsigned)n);
+        }
+}
+
+static void a_part_of_short_floats_gets_the_bits_of_the_whole(const subject *s, int bfloat,
+                                                              ptrdiff_t n, int offset) {
+    static float whole[MAX_N];
+    static uint16_t patterns[MAX_N];
+    uint64_t seed = (uint64_t)n;
+    for (int i = 0; i < MAX_N; i++) whole[i] = (float)(noise(&seed) * 0x1p4);
+    s->k->narrow(whole, MAX_N, bfloat, patterns);
+    uint16_t *narrowed = (uint16_t *)guarded(s, n + 1, offset) + offset % 2;
+    s->k->narrow(memcpy(allocate(n * 4), whole, (size_t)n * 4), n, bfloat, narrowed);
+    int ok = memcmp(narrowed, patterns, (size_t)n * 2) == 0 && canaries_around(narrowed, n * 2);
+    s->k->widen(patterns, MAX_N, bfloat, whole);
+    float *widened = guarded(s, n, offset);
+    s->k->widen(memcpy(allocate(n * 2), patterns, (size_t)n * 2), n, bfloat, widened);
+    ok &= memcmp(widened, whole, (size_t)n * 4) == 0 && canaries_live(s, widened, n);
+    CHECK_SHORT(ok, (unsigned)n);
+}
+
+static void short_floats_of_every_length_are_stored_whole_and_alone(const subject *s) {
+    for (int bfloat = 0; s->k->widen && bfloat < 2; bfloat++)
+        for (ptrdiff_t n = 0; n <= SHORT; n++)
+            for (int offset = 0; offset <= TILE; offset++, release())
+                a_part_of_short_floats_gets_the_bits_of_the_whole(s, bfloat, n, offset);
+}
+
 // ---------------------------------------------------------------- stores
 
 static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
@@ -1454,6 +1588,12 @@ static void (*const TESTS[])(const subject *s) = {
     find_returns_the_first_place_or_n,
     find_takes_one_zero_for_the_other_and_never_finds_nan,
     choose_takes_x_where_the_byte_is_not_zero,
+    only_float32_has_numbers_of_16_bits,
+    widen_is_exact_for_every_pattern,
+    narrow_brings_every_pattern_back,
+    narrow_rounds_to_nearest_and_ties_to_even,
+    narrow_keeps_nan_and_infinity_and_overflows_to_it,
+    short_floats_of_every_length_are_stored_whole_and_alone,
     outputs_are_stored_whole_and_alone,
     tile_load_gathers_every_layout,
     tile_store_scatters_and_writes_nothing_else,
