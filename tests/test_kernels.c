@@ -1438,7 +1438,8 @@ static void divide_of_zero_is_zero(const subject *s) {
 // FNV-1a, 64 bits, over the bytes of each number as a double, lowest first.
 static void hash(uint64_t *h, double value) {
     uint64_t bits;
-    value += 0.0; // which zero a maximum is does not matter
+    value += 0.0;                  // which zero a maximum is does not matter
+    if (isnan(value)) value = NAN; // nor which NaN it is
     memcpy(&bits, &value, sizeof bits);
     for (int i = 0; i < 8; i++) *h = (*h ^ (bits >> 8 * i & 0xff)) * 0x100000001b3u;
 }
@@ -1474,6 +1475,26 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     hash_reals(s, h, e, n);
 }
 
+static void hash_cooled_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
+    static double x[MAX_N];
+    void *e = reals(s, NULL, n), *out = reals(s, NULL, n);
+    double coarse, fine, hi, lo, weight = 1, rate[2];
+    fill(s, kind, (uint64_t)n, x, n);
+    make_rate(some_temperature((int)n), rate);
+    const void *logits = reals(s, x, n);
+    const double shift = s->k->max(logits, n);
+    s->k->exp_sum(logits, n, shift, rate, NULL, e, &coarse, &fine);
+    hash_pair(h, &coarse, &fine, 1);
+    hash_reals(s, h, e, n);
+    s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
+    s->k->variance(e, n, hi, lo, coarse, fine, 0.7, out, 0);
+    hash_reals(s, h, out, n);
+    s->k->log(logits, n, shift, rate, log_total(s, coarse, fine), out, 0);
+    hash_reals(s, h, out, n);
+    s->k->spread(logits, n, shift, &hi, &lo);
+    hash_pair(h, &hi, &lo, 1);
+}
+
 static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
     static double x[MAX_N], a[MAX_N], v[MAX_N];
     double mass, hi, lo;
@@ -1495,22 +1516,68 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     hash_reals(s, h, target, n);
     s->k->scale(e, n, 0.7, 1e-10, NULL, 0, target, 0.3, out, 0);
     hash_reals(s, h, out, n);
+    s->k->scale(e, n, 0.7, 1e-10, NULL, 0.1, target, 0.3, out, 0);
+    hash_reals(s, h, out, n);
+    s->k->scale(e, n, 0.7, 1e-10, reals(s, v, n), 0.1, NULL, 0, out, 0);
+    s->k->subtract(out, 0.7, 0.3);
+    hash_reals(s, h, out, n);
 }
 
-static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n) {
+static void hash_elements(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
+    static double x[MAX_N], a[MAX_N];
+    double shift[TILE], hi[TILE], lo[TILE];
+    const void *places[TILE];
+    const int few = n < TILE ? (int)n : TILE;
+    fill(s, kind, (uint64_t)n + 4, x, n);
+    fill_signed(s, (uint64_t)n + 5, a, n);
+    void *logits = reals(s, x, n), *out = reals(s, NULL, n);
+    for (int i = 0; i < few; i++) {
+        shift[i] = x[0];
+        places[i] = at(s, logits, n - 1 - i);
+    }
+    s->k->terms(a, places, shift, few, hi, lo);
+    hash_pair(h, hi, lo, few);
+    hash(h, (double)s->k->find(logits, n, s->k->max(logits, n)));
+    s->k->choose(mask_bytes(0, n), logits, n, 0.3, out, 0);
+    hash_reals(s, h, out, n);
+    s->k->product(reals(s, a, n), logits, n, out);
+    hash_reals(s, h, out, n);
+}
+
+static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *rate) {
     tile16 t;
-    void *rows[TILE];
-    make_tile(s, &t, n, 0, NULL);
+    void *rows[TILE], *variance = reals(s, NULL, n * TILE);
+    make_tile(s, &t, n, 0, rate);
     s->k->tile_max(t.tile, n, t.shift);
-    s->k->tile_exp_sum(t.tile, n, t.shift, NULL, t.coarse, t.fine);
+    s->k->tile_exp_sum(t.tile, n, t.shift, rate, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
+    s->k->tile_variance(t.tile, n, t.fine, t.coarse, t.coarse, t.fine, t.coarse, variance);
+    hash_reals(s, h, variance, n * TILE);
     s->k->tile_scale(t.tile, n, t.coarse, t.fine);
-    s->k->tile_log(t.logits, n, t.shift, NULL, t.coarse);
+    s->k->tile_log(t.logits, n, t.shift, rate, t.coarse);
     for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
     s->k->tile_store(t.tile, n, rows, 1, TILE);
     for (int r = 0; r < TILE; r++) hash_reals(s, h, rows[r], n);
     hash_reals(s, h, t.logits, n * TILE);
+}
+
+// Every pattern as float32, and those next to a row of float32.
+static void hash_short_floats(const subject *s, uint64_t *h) {
+    static double a[MAX_N];
+    uint16_t patterns[MAX_N];
+    void *out = reals(s, NULL, MAX_N);
+    fill_signed(s, 6, a, MAX_N);
+    for (int bfloat = 0; s->k->widen && bfloat < 2; bfloat++) {
+        for (unsigned first = 0; first < 0x10000; first += MAX_N) {
+            for (unsigned i = 0; i < MAX_N; i++) patterns[i] = (uint16_t)(first + i);
+            s->k->widen(patterns, MAX_N, bfloat, out);
+            hash_reals(s, h, out, MAX_N);
+        }
+        s->k->narrow(reals(s, a, MAX_N), MAX_N, bfloat, patterns);
+        for (int i = 0; i < MAX_N; i++) hash(h, patterns[i]);
+    }
+    release();
 }
 
 static void hash_doubles(const subject *s, uint64_t *h) {
@@ -1526,15 +1593,21 @@ static void hash_doubles(const subject *s, uint64_t *h) {
 
 static uint64_t hash_of_results(const cysoftmax_isa *isa) {
     uint64_t h = 0xcbf29ce484222325u;
+    double rate[2];
     for (int t = 0; t < COUNT(DTYPES); t++) {
         const subject s = subject_of(isa, t);
         for (int i = 0; i < LENGTHS; i++, release()) {
             for (int k = 0; k < COUNT(KINDS); k++, release()) {
                 hash_row(&s, &h, &KINDS[k], length(i));
+                hash_cooled_row(&s, &h, &KINDS[k], length(i));
                 hash_target(&s, &h, &KINDS[k], length(i));
+                hash_elements(&s, &h, &KINDS[k], length(i));
             }
-            hash_tile(&s, &h, length(i));
+            make_rate(some_temperature(i), rate);
+            hash_tile(&s, &h, length(i), NULL);
+            hash_tile(&s, &h, length(i), rate);
         }
+        hash_short_floats(&s, &h);
         hash_doubles(&s, &h);
     }
     return h;
