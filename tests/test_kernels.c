@@ -383,6 +383,27 @@ static void exp_is_within_one_ulp(const subject *s, const row *r) {
     WITHIN_ROW("e", worst, 1);
 }
 
+// Where from a large shift down to where exp is 0 there are few reals: up to eight.
+static void no_exp_is_lost_between_two_reals(const subject *s) {
+    const long double nothing = ldexpl(1, s->t->min_exponent - s->t->digits);
+    const double unit = ldexp(1, 10), shift = ldexp(1.5, 9 + s->t->digits);
+    double coarse, fine, rate[2], x[TILE];
+    for (int i = 0; i < TILE; i++) x[i] = shift - i * unit;
+    for (int steps = 1; steps <= 512; steps++, release()) {
+        const double temperature = steps * unit / 64 / (s->t->size == 4 ? 104 : 746);
+        void *e = reals(s, NULL, TILE);
+        double worst = 0;
+        make_rate(temperature, rate);
+        s->k->exp_sum(reals(s, x, TILE), TILE, shift, rate, NULL, e, &coarse, &fine);
+        for (int i = 0; i < TILE; i++) {
+            const long double exact = cooled_exp(-i * unit, temperature);
+            if (get(s, e, i) != 0 || exact > nothing)
+                worst = max(worst, ulps(s->t, get(s, e, i), ldexpl(exact, s->t->exp_scale)));
+        }
+        check_within(s, "e", worst, 1, __func__, "any", TILE, temperature);
+    }
+}
+
 static void exp_of_minus_infinity_is_zero(const subject *s, const row *r) {
     int ok = 1;
     for (ptrdiff_t i = 0; i < r->n; i++)
@@ -1669,6 +1690,7 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
 };
 
 static void (*const TESTS[])(const subject *s) = {
+    no_exp_is_lost_between_two_reals,
     max_ignores_nan,
     max_of_nothing_is_minus_infinity,
     sum_of_exp_is_nan_where_softmax_is,
