@@ -483,7 +483,10 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
             weight[r] = g.w[r].sample * total_mass(job, g, r)
             if job.z_loss != 0:
                 weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] = within(weight[r] * g.w[r].factor)
+            weight[r] *= g.w[r].factor
+        if job.rate != NULL:
+            for r in range(g.n_rows):
+                weight[r] = within(weight[r])
         job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(g.n_rows):
