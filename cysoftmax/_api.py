@@ -604,7 +604,7 @@ def cross_entropy_grad_hess(
     Notes
     -----
     ``1 - P`` is computed as (sum over the other classes) / total, so the diagonal keeps its
-    relative accuracy where P is close to 1: at most 6 ulp from the exact result (8 with the
+    relative accuracy where P is close to 1: at most 6 ulp from the exact result (7 with the
     instruction set ``scalar``).
 
     LightGBM's own multiclass objective multiplies the diagonal by ``n_classes / (n_classes -
@@ -682,8 +682,9 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     The mean of `loss` is the cross-entropy in nats, and its exponential the perplexity;
     ``(argmax == labels).mean()`` is the accuracy; `max_prob` against that is the calibration.
 
-    Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `entropy`,
-    `max_prob` and `target_prob` at most 4 ulp.
+    Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `max_prob` and
+    the probability of a label at most 2 ulp (3 with the instruction set ``scalar``); `entropy`,
+    and the `target_prob` of a distribution, at most 6 ulp.
 
     {order}
 
