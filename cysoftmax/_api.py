@@ -207,7 +207,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
 
     Notes
     -----
-    Accuracy: at most 2 ulp of the larger of the result and ``max(x)`` (where these two parts,
+    Accuracy: at most 3 ulp of the larger of the result and ``max(x)`` (where these two parts,
     ``max(x)`` and ``log(sum(exp(x - max(x))))``, cancel, float64 can do no better).
 
     {order}
@@ -264,7 +264,7 @@ def _cross_entropy(
         raise ValueError(f"logits must have at least one class; got shape {x.shape}")
     target, labels = check_target(target, x, axis)
     options = check_options(x, axis, target if labels else None, *options)
-    if reduction not in ("mean", "sum", "none"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
     scale = check_scale(scale, x, axis)
     if losses is not None:
@@ -605,7 +605,7 @@ def cross_entropy_grad_hess(
     -----
     ``1 - P`` is computed as (sum over the other classes) / total, so the diagonal keeps its
     relative accuracy where P is close to 1: at most 6 ulp from the exact result (7 with the
-    instruction set ``scalar``).
+    instruction set ``scalar``) where P is a normal number of the dtype.
 
     LightGBM's own multiclass objective multiplies the diagonal by ``n_classes / (n_classes -
     1)``, XGBoost's by 2.
@@ -679,8 +679,10 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
 
     Notes
     -----
-    The mean of `loss` is the cross-entropy in nats, and its exponential the perplexity;
-    ``(argmax == labels).mean()`` is the accuracy; `max_prob` against that is the calibration.
+    ``loss.mean(dtype=np.float64)`` is the cross-entropy in nats, and its exponential the
+    perplexity; ``(argmax == labels).mean()`` is the accuracy; the mean of `max_prob` against
+    that is the calibration. (Without the dtype, bfloat16 numbers are added up in bfloat16.)
+    Rows that are padding are left out beforehand: ``row_stats(logits[real], labels[real])``.
 
     Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `max_prob` and
     the probability of a label at most 2 ulp (3 with the instruction set ``scalar``); `entropy`,
@@ -712,9 +714,12 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     stats = np.empty((*_one_class(x, axis).shape, 6))
     if x.size and not _core.row_stats(class_last(x, axis), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[axis], options)
-    argmax = converted(stats[..., 2], np.intp)
-    stats = converted(converted(stats, computed_in(x.dtype)), x.dtype)
-    logsumexp, entropy, _, max_prob, loss, target_prob = (stats[..., k].copy() for k in range(6))
+    logsumexp, entropy, argmax, max_prob, loss, target_prob = (
+        converted(stats[..., k], np.intp)
+        if k == 2
+        else converted(converted(stats[..., k], computed_in(x.dtype)), x.dtype)
+        for k in range(6)
+    )
     if target is None:
         loss = target_prob = None
     return RowStats(logsumexp, loss, entropy, argmax, max_prob, target_prob)
@@ -732,7 +737,7 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
 
     Parameters
     ----------
-    p : array_like of float32, float64 or integers
+    p : array_like of float32, float64, float16, bfloat16 or integers
         Probabilities: the result of `softmax`. They are taken as they come.
     v : array_like
         Vectors, of the shape of `p` and, if an array, of its dtype.
@@ -778,7 +783,7 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     bare = isinstance(v, list | tuple)
     v = check_logits(v, "v")
     if bare:  # Python numbers have no dtype of their own
-        v = v.astype(p.dtype)
+        v = converted(v, p.dtype)
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
     if v.shape != p.shape:

@@ -128,14 +128,26 @@ def check_pair(out):
     if out is None:
         return None, None
     if not isinstance(out, tuple | list) or len(out) != 2 or any(a is None for a in out):
-        came = f" of length {len(out)}" if isinstance(out, tuple | list) else ""
+        came = ""
+        if isinstance(out, tuple | list):
+            came = f" of length {len(out)}" if len(out) != 2 else " with None in it"
         raise TypeError(
             f"out must be a pair of arrays (grad, hess); got {type(out).__name__}{came}"
         )
     grad, hess = out
-    if np.may_share_memory(grad, hess):
+    if isinstance(grad, np.ndarray) and isinstance(hess, np.ndarray) and overlap(grad, hess):
         raise ValueError("out must be two arrays apart from each other; got overlapping ones")
     return grad, hess
+
+
+def overlap(a, b):
+    """Whether two arrays have an element in common; True if that is hard to say."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def same_memory(a, b):
@@ -153,7 +165,7 @@ def apart_from(array, out):
         return array
     if isinstance(array, tuple):  # the parts of a sparse target
         return tuple(apart_from(part, out) for part in array)
-    if not isinstance(array, np.ndarray) or not np.may_share_memory(array, out):
+    if not isinstance(array, np.ndarray) or not overlap(array, out):
         return array
     return array if same_memory(array, out) else array.copy()
 
@@ -262,8 +274,14 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
+    check_weights(native(array, REAL[1]), "class_weight")
     weight = converted(array, computed_in(x.dtype), "C")
-    check_weights(weight, "class_weight")
+    with DefaultMode():
+        fits = np.all(weight < np.inf)
+    if not fits:
+        raise ValueError(
+            f"class_weight must be within the range of {weight.dtype}; got {array.max()}"
+        )
     return weight
 
 
@@ -338,7 +356,6 @@ def check_sparse(matrix, x, axis):
         at = np.argmax((classes < 0) | (classes >= n_classes))
         row = int(np.searchsorted(indptr, at, side="right")) - 1
         raise IndexError(f"target must lie in [0, {n_classes}); got {classes[at]} in row {row}")
-    data = converted(data, computed_in(x.dtype), "C")
     same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
     index = indptr.dtype.newbyteorder("=") if same else INDEX[1]
     classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
@@ -346,20 +363,24 @@ def check_sparse(matrix, x, axis):
     starts = indptr[(indptr > 0) & (indptr < len(classes))]
     rising[starts - 1] = True  # from one row to the next
     if not rising.all():
-        return in_order(data, classes, indptr)
+        data, classes, indptr = in_order(data, classes, indptr)
+    real = computed_in(x.dtype)
+    data = np.ascontiguousarray(data) if data.dtype is real else converted(data, real, "C")
     return data, classes, indptr
 
 
 def in_order(data, classes, indptr):
-    """Sort the entries of each row by class, and add up those of the same class."""
+    """Sort the entries of each row by class, and add up those of the same class: in their own
+    dtype, as if the matrix were written out."""
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     order = np.lexsort((classes, rows))
     rows, classes = rows[order], classes[order]
     first = np.append(True, (rows[1:] != rows[:-1]) | (classes[1:] != classes[:-1]))
-    sums = np.add.reduceat(data[order].astype(np.float64), np.flatnonzero(first))
+    sums = np.zeros(np.count_nonzero(first), data.dtype)
+    np.add.at(sums, np.cumsum(first) - 1, data[order])  # one by one; reduceat adds in pairs
     counts = np.bincount(rows[first], minlength=len(indptr) - 1)
     begins = np.concatenate(([0], np.cumsum(counts))).astype(indptr.dtype)
-    return converted(sums, data.dtype), classes[first], begins
+    return sums, classes[first], begins
 
 
 def check_target(value, x, axis):

@@ -79,7 +79,7 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 # Half of the last level; hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
-cdef double LARGEST = ldexp(1, 1022)
+cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
@@ -166,7 +166,8 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
 
 cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
     """What the gradient of a row with that scale is multiplied with."""
-    return within(scale / job.divisor / job.temperature * job.load_scale)
+    scale /= job.divisor
+    return scale if job.rate == NULL else within(scale / job.temperature * job.load_scale)
 
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
@@ -522,7 +523,7 @@ cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
             lo += g.w[r].smooth * smooth.fine
     if job.rate != NULL:
         hi /= job.temperature
-        lo /= job.temperature
+        lo = lo / job.temperature if isfinite(hi) else 0
     loss = g.w[r].sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
     if job.z_loss != 0 and g.w[r].weight != 0:
         lse = log_sum_exp(job, g, r)
@@ -572,9 +573,9 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 
 # ---------------------------------------------------------------- from the exps to the gradient
 
-# A class whose s A is half of b or more is given its gradient as b (p - 1) - (s A - b): see
-# `exclude` (a smaller one has no cancellation to fear: p would have to be near s A / b). Its
-# share then stands for (s A - b) / (keep s), so that all classes have keep s times something
+# A class that has half of the mass or more, and half of b, is given its gradient as b (p - 1) -
+# (s A - b): see `exclude`. There b p - s A would cancel for a p near 1; elsewhere this form would.
+# Its share then stands for (s A - b) / (keep s), so that all classes have keep s times something
 # subtracted.
 
 cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
@@ -588,7 +589,7 @@ cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogi
 cdef inline double half_of(const Group *g, int r) noexcept nogil:
     """The share from which on a class is treated so."""
     cdef double half = (g.w[r].mass + g.w[r].extra) / 2
-    return half if half > 0 else INFINITY
+    return max(half, g.w[r].mass / 2) if half > 0 else INFINITY
 
 
 cdef inline bint leaves_more(const Job *job) noexcept nogil:
@@ -1082,6 +1083,7 @@ cdef int run(Job *job, int n_threads) except -1:
     # Rows of the few are shared out one by one; their losses are then all kept.
     cdef int group_rows = 1 if job.n_rows < 64 * n_threads and not tiled(job) else TILE
     cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
+    n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
     cdef char *scratch
     cdef char *memory
     cdef fp_mode mode = 0
@@ -1482,7 +1484,11 @@ def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
 def check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads):
     """Return whether all labels lie in [0, n_classes) or are ignored."""
     cdef Job job
-    set_up(&job, 0, x, None, target, options)
+    cdef fp_mode mode = fp_enter()
+    try:
+        set_up(&job, 0, x, None, target, options)
+    finally:
+        fp_leave(mode)
     cdef ptrdiff_t n_blocks = (job.n_rows + LABELS_AT_ONCE - 1) // LABELS_AT_ONCE, b
     cdef int threads = thread_count(n_threads, job.n_rows)
     if threads == 1:

@@ -67,7 +67,8 @@ logits : array_like of float32, float64, float16, bfloat16 or integers
         is read (unsorted or repeated ones in a sorted copy). It need not sum to one. A
         row of zeros is ignored: no loss, no weight, no gradient. Entries should be >= 0 and
         finite, which is not checked: the formulas are applied to what comes. float64
-        distributions are rounded to float32 for float32 logits.""",
+        distributions are rounded to float32 for float32 logits; float16 and bfloat16 ones are
+        read through a copy for float64 logits.""",
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
         "mean" divides by the sum of the weights of the rows, which is 1 for an index and the
@@ -91,7 +92,8 @@ With all options, for a row of target T, with ``d = x / temperature - max`` and 
     scikit-learn, SciPy and optax, call by call.
 
     With options, the loss of a row is at most 6 ulp from the exact result, and an entry of the
-    gradient at most 6 ulp of the largest of the three terms that it is made of.""",
+    gradient at most 6 ulp of the largest of the three terms that it is made of. Classes more
+    than 104 nats (float64: 746) below the maximum count for nothing in the sum.""",
     "grad_out": """\
 out : ndarray, optional
         Where to put the gradient: of the shape and dtype of the logits (float64 for

@@ -19,7 +19,7 @@ LARGE = [1023, 1024, 1025, 5000, 32000]
 
 # The bounds of the docstrings, in ulp.
 LOG_SOFTMAX = LOSS = GRAD = 4
-LOGSUMEXP = 2
+LOGSUMEXP = 3
 VJP = 3
 
 
@@ -70,8 +70,9 @@ def test_log_softmax_is_within_its_bound_everywhere(isa, dtype, sizes):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_logsumexp_is_within_two_ulp_of_its_larger_part(isa, dtype):
-    for name, x in batches(dtype, SIZES + LARGE):
+def test_logsumexp_is_within_three_ulp_of_its_larger_part(isa, dtype):
+    just_below_one = np.array([[-0.14133388547555184, -0.14119166371476707, -0.10475925091633159]])
+    for name, x in [*batches(dtype, SIZES + LARGE), ("below 1", just_below_one.astype(dtype))]:
         exact = reference.logsumexp(x)
         larger = np.maximum(np.abs(exact), np.abs(x.max(-1)))
         error = np.abs(cysoftmax.logsumexp(x) - exact) / reference.ulp(larger, dtype)

@@ -309,3 +309,12 @@ def test_a_bad_label_leaves_both_arrays_as_they_were(bad):
 def test_logits_without_classes_are_a_value_error():
     with pytest.raises(ValueError, match=r"^logits must have at least one class; got shape \(3, 0"):
         cross_entropy_grad_hess(np.empty((3, 0)), Y)
+
+
+def test_outputs_that_alternate_in_memory_do_not_overlap():
+    x, labels = np.random.default_rng(1).standard_normal((20, 5)), np.arange(20) % 5
+    both = np.empty((20, 5, 2))
+    grad, hess = cross_entropy_grad_hess(x, labels, out=(both[..., 0], both[..., 1]))
+    want = cross_entropy_grad_hess(x, labels)
+    np.testing.assert_array_equal(grad, want.grad)
+    np.testing.assert_array_equal(hess, want.hess)

@@ -1,5 +1,8 @@
 """float16 and bfloat16: read as they are, computed in float32, rounded once."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from cases import (
@@ -389,3 +392,19 @@ def test_other_extension_dtypes_are_a_type_error():
         x = np.zeros((3, 4), getattr(ml_dtypes, name))
         with pytest.raises(TypeError, match=rf"^x must be .*; got dtype {name}"):
             cysoftmax.softmax(x)
+
+
+def test_scratch_is_for_threads_that_have_a_row():
+    """64 threads would want as many rows of it, 50 MB; the limit leaves room for a few."""
+    code = """
+import resource, numpy, cysoftmax
+x = numpy.zeros((1, 200_000), numpy.float16)
+cysoftmax.softmax(x, n_threads=64, out=x)
+x[...] = 0
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 16_000_000,) * 2)
+cysoftmax.softmax(x, n_threads=64, out=x)
+print(x[0, 0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

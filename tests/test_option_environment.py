@@ -105,3 +105,18 @@ def test_nothing_depends_on_a_mode_that_flushes_denormals(dtype, environment, is
         want, got = (r if isinstance(r, tuple) else (r,) for r in (want, got))
         for a, b in zip(got, want, strict=True):
             assert_same_bits(a, b, str(name))
+
+
+def test_labels_that_are_checked_beforehand_leave_the_flags_alone(environment):  # noqa: F811
+    mode, _ = environment.get()
+    x, out = np.zeros((4, 3), np.float32), np.empty((4, 3), np.float32)
+    for options in {"temperature": 3.0}, {"class_weight": [0.1, 0.2, 0.3]}:
+        environment.set(mode, 0)
+        cysoftmax.cross_entropy_grad(x, [0, 1, 2, 0], out=out, **options)
+        assert environment.get() == (mode, 0)
+
+
+def test_a_vector_out_of_range_of_the_dtype_gives_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cysoftmax.softmax_vjp(np.float32([0.5, 0.5]), [1e300, 0])

@@ -1187,3 +1187,36 @@ def test_a_label_changed_during_the_call_never_leads_outside(kind, n_threads, sh
         sys.setswitchinterval(interval)
     changed[row] = good
     assert_same_results(results(x, target, **options), want)
+
+
+def test_a_small_share_keeps_its_gradient_where_z_loss_takes_away_what_multiplies_p():
+    """b is nearly 0, and s A much smaller still: neither may stand for the other."""
+    x = np.array([[-4.9999999995, -34.9999999995]])
+    target = np.array([[1 - 1e-9, 1e-9]])
+    wide = x.astype(np.longdouble)
+    e = np.exp(wide - wide.max())
+    p = e / e.sum()
+    lse = wide.max() + np.log(e.sum())
+    mass = target.astype(np.longdouble).sum()
+    exact = (mass + 2 * np.longdouble(0.1) * mass * lse) * p - target
+    for same in target, sparse.csr_array(target):
+        grad = cysoftmax.cross_entropy_grad(x, same, z_loss=0.1, reduction="none")
+        assert abs(grad[0, 1] - exact[0, 1]) <= 1e-15 * target[0, 1]
+
+
+def test_a_large_scale_or_a_small_weight_changes_the_gradient_by_no_other_factor():
+    x, y = np.array([[0.0, 1.0]]), [0]
+    plain = cysoftmax.cross_entropy_grad(x, y)
+    np.testing.assert_allclose(
+        cysoftmax.cross_entropy_grad(x, y, scale=1e308), plain * 1e308, rtol=1e-15
+    )
+    np.testing.assert_allclose(
+        cysoftmax.cross_entropy_grad(x, y, sample_weight=1e-307), plain, rtol=1e-13
+    )
+    assert np.all(np.isinf(cysoftmax.cross_entropy_grad(x, y, scale=np.inf)))
+
+
+def test_a_loss_beyond_the_largest_number_is_inf_and_not_nan():
+    x = np.array([[2.847899241491691e303, -3.9341813956458016e304]])
+    for target in ([1], [[0.5, 0.5]]):
+        assert cysoftmax.cross_entropy(x, target, temperature=1e-30) == np.inf

@@ -356,3 +356,17 @@ def test_masses_of_many_sizes_are_distributions_too(isa):
     for shape in (20, 7), (5, 130):
         x, dense = some_logits(shape), some_masses(shape) * np.random.default_rng(0).random(shape)
         assert_same_results(results(x, sparse.csr_array(dense)), results(x, dense))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.float32, np.float64])
+def test_duplicates_add_up_as_they_do_when_the_matrix_is_written_out(dtype):
+    rng = np.random.default_rng(4)
+    data = (rng.random(60) * 3).astype(dtype)
+    places = rng.integers(0, 5, 60), rng.integers(0, 7, 60)
+    by_row = np.argsort(places[0], kind="stable")
+    starts = np.searchsorted(places[0][by_row], np.arange(6))
+    matrix = sparse.csr_array((data[by_row], places[1][by_row], starts), shape=(5, 7))
+    x = rng.standard_normal((5, 7)).astype(np.float32)
+    got, want = cross_entropy_with_grad(x, matrix), cross_entropy_with_grad(x, matrix.toarray())
+    assert got.loss == want.loss
+    np.testing.assert_array_equal(got.grad, want.grad)
