@@ -94,3 +94,31 @@ def assert_same_bits(got, want, message=""):
 def assert_same_results(got, want, message=""):
     for name in want:
         assert_same_bits(got[name], want[name], f"{message} {name}:")
+
+
+# ---------------------------------------------------------------- layouts
+
+
+def every_other(a):
+    memory = np.zeros(tuple(2 * n for n in a.shape), a.dtype)
+    memory[(slice(None, None, 2),) * a.ndim] = a
+    return memory[(slice(None, None, 2),) * a.ndim]
+
+
+def misaligned(a):
+    view = np.frombuffer(bytearray(a.nbytes + 1), np.uint8, offset=1)
+    view = view.view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def oddly_strided(a):
+    view = np.zeros(a.shape, np.dtype([("before", "i1"), ("number", a.dtype)]))["number"]
+    view[...] = a
+    return view
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import read_only
 from scipy import special
 
 import cysoftmax
@@ -268,12 +269,6 @@ def oddly_strided(x):
     view[...] = x
     assert view.strides[-1] % x.itemsize
     return view
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
 
 
 LAYOUTS = {

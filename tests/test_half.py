@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from cases import (
     assert_same_bits,
+    every_other,
+    misaligned,
+    oddly_strided,
     one_hot,
+    read_only,
     some_labels,
     some_logits,
     some_masses,
@@ -120,31 +124,6 @@ def test_large_batches_on_threads_are_those_of_float32(half):
 
 
 # ---------------------------------------------------------------- memory
-
-
-def every_other(a):
-    memory = np.zeros(tuple(2 * n for n in a.shape), a.dtype)
-    memory[::2, ::2] = a
-    return memory[::2, ::2]
-
-
-def misaligned(a):
-    view = np.frombuffer(bytearray(a.nbytes + 1), np.uint8, offset=1)
-    view = view.view(a.dtype).reshape(a.shape)
-    view[...] = a
-    return view
-
-
-def oddly_strided(a):
-    view = np.zeros(a.shape, np.dtype([("before", "i1"), ("number", a.dtype)]))["number"]
-    view[...] = a
-    return view
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
 
 
 LAYOUTS = {

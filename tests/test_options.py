@@ -14,8 +14,11 @@ from cases import (
     REDUCTIONS,
     assert_same_bits,
     assert_same_results,
+    every_other,
     many_rows,
+    misaligned,
     one_hot,
+    read_only,
     results,
     some_labels,
     some_logits,
@@ -320,24 +323,6 @@ def test_in_place_or_not_gives_the_same_bits(shape, dtype, kind, isa):
     loss_options = {name: value for name, value in options.items() if name != "scale"}
     assert cross_entropy(x, target, reduction="none", out=out, **loss_options) is out
     assert_same_bits(out, want["loss"])
-
-
-def every_other(a):
-    memory = np.zeros(tuple(2 * n for n in a.shape), a.dtype)
-    memory[(slice(None, None, 2),) * a.ndim] = a
-    return memory[(slice(None, None, 2),) * a.ndim]
-
-
-def misaligned(a):
-    view = np.frombuffer(bytearray(a.nbytes + 1), a.dtype, offset=1).reshape(a.shape)
-    view[...] = a
-    return view
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
 
 
 LAYOUTS = {

@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from cases import misaligned, read_only
 
 from cysoftmax import (
     CrossEntropy,
@@ -90,19 +91,6 @@ def in_columns(labels):
     columns = np.full((len(labels), 3), 99, labels.dtype)
     columns[:, 1] = labels
     return columns[:, 1]
-
-
-def misaligned(labels):
-    memory = bytearray(labels.nbytes + 1)
-    shifted = np.frombuffer(memory, labels.dtype, offset=1)
-    shifted[...] = labels
-    return shifted
-
-
-def read_only(labels):
-    labels = labels.copy()
-    labels.flags.writeable = False
-    return labels
 
 
 LABEL_LAYOUTS = {
