@@ -135,6 +135,7 @@ HISTORY := $(HISTORY)|bits.*, 1000\)|speed.(LossAndGradient|Softmax).time.*float
 COMMITS := 6
 BENCH := speed.*float32.*, (327680|8192000)\)
 ROUNDS := 6
+FACTOR := 1.3
 PORT := 8000
 
 $(VENV)/.bench: $(VENV)/.tools
@@ -152,7 +153,7 @@ bench-all: $(VENV)/.bench  ## Measure everything about the present commit (20 mi
 
 .PHONY: bench-compare
 bench-compare: $(VENV)/.bench  ## Compare with BASE=commit, in turns; fails if the present one is slower
-	$(ASV) continuous --interleave-rounds --split --factor 1.15 --attribute rounds=$(ROUNDS) \
+	$(ASV) continuous --interleave-rounds --split --factor $(FACTOR) --attribute rounds=$(ROUNDS) \
 	  --bench "$(BENCH)" $(or $(BASE),$(error say BASE=commit)) HEAD
 
 .PHONY: dashboard
