@@ -357,7 +357,7 @@ def check_sparse(matrix, x, axis):
         row = int(np.searchsorted(indptr, at, side="right")) - 1
         raise IndexError(f"target must lie in [0, {n_classes}); got {classes[at]} in row {row}")
     same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
-    index = indptr.dtype.newbyteorder("=") if same else INDEX[1]
+    index = indptr.dtype if same else INDEX[1]
     classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
     rising = classes[1:] > classes[:-1]
     starts = indptr[(indptr > 0) & (indptr < len(classes))]
