@@ -141,10 +141,15 @@ def picture(page, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
-def drawn(page):
-    """Wait for asv's graph; return its lines as lists of points."""
+def drawn(page, lines=1):
+    """Wait for asv's graph; return its lines as lists of points.
+
+    asv draws anew whenever the data of another line arrive, so `lines` is how many to wait for.
+    """
+    plot = "$('#main-graph').data('plot')"
     page.wait_for_selector("#main-graph canvas.flot-overlay")
-    return page.evaluate("$('#main-graph').data('plot').getData().map(s => s.data)")
+    page.wait_for_function(f"n => {plot}.getData().length >= n", arg=lines)
+    return page.evaluate(f"{plot}.getData().map(s => s.data)")
 
 
 # ---------------------------------------------------------------- pages
@@ -197,7 +202,7 @@ def test_the_grid_draws_each_benchmark(page, site):
 
 def test_a_graph_shows_the_slower_commits(page, site):
     page.goto(served(site) + f"graphs.html#{SLOW}?p-elements=8192000&p-dtype='float32'")
-    lines = drawn(page)
+    lines = drawn(page, 2)
     picture(page, "graph")
     assert len(lines) == 2  # for one thread, and for all
     for line in lines:
@@ -208,7 +213,7 @@ def test_a_graph_shows_the_slower_commits(page, site):
 
 def test_the_shapes_are_numbers_on_the_x_axis(page, site):
     page.goto(served(site) + f"graphs.html#{SLOW}?x-axis=elements&p-dtype='float32'")
-    lines = drawn(page)
+    lines = drawn(page, 2)
     picture(page, "graph-by-elements")
     assert len(lines) == 2
     for line in lines:
