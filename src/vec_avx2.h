@@ -42,9 +42,12 @@ static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 // The instruction returns its second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+static inline vec v_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline mask v_lt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline mask v_nlt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_ps(no, yes, m); }
+static inline vec v_keep(mask m, vec a) { return _mm256_and_ps(m, a); }
 static inline vec v_pow2(vec a) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
 }
@@ -100,9 +103,12 @@ static inline vec v_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm256_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
+static inline vec v_min(vec a, vec b) { return _mm256_min_pd(a, b); }
 static inline mask v_lt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+static inline mask v_nlt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(mask m, vec yes, vec no) { return _mm256_blendv_pd(no, yes, m); }
+static inline vec v_keep(mask m, vec a) { return _mm256_and_pd(m, a); }
 static inline vec v_pow2(vec a) {
     return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
 }

@@ -41,9 +41,12 @@ static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 // The instruction returns its second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline mask v_lt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_nlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_ps(m, no, yes); }
+static inline vec v_keep(mask m, vec a) { return _mm512_maskz_mov_ps(m, a); }
 static inline vec v_pow2(vec a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
 }
@@ -96,9 +99,12 @@ static inline vec v_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm512_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
+static inline vec v_min(vec a, vec b) { return _mm512_min_pd(a, b); }
 static inline mask v_lt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_nlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(mask m, vec yes, vec no) { return _mm512_mask_blend_pd(m, no, yes); }
+static inline vec v_keep(mask m, vec a) { return _mm512_maskz_mov_pd(m, a); }
 static inline vec v_pow2(vec a) {
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
 }

@@ -8,7 +8,7 @@
 #define VEC_LANES 1 // reals in a vec; divides 16
 
 typedef real vec;
-typedef int mask;
+typedef bits_t mask; // all bits or none
 
 static inline vec v_set1(real a) { return a; }
 static inline vec v_load(const real *p) { return *p; }
@@ -48,12 +48,23 @@ static inline vec v_mul_error(vec a, vec b, vec product) {
 }
 #endif
 
-// The larger of a and b, and b if a is NaN.
+// The larger and the smaller of a and b, and b if either is NaN.
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
+static inline vec v_min(vec a, vec b) { return a < b ? a : b; }
 
-static inline mask v_lt(vec a, vec b) { return a < b; } // false if unordered
-static inline mask v_eq(vec a, vec b) { return a == b; }
+static inline mask v_lt(vec a, vec b) { return -(bits_t)(a < b); }     // false if unordered
+static inline mask v_nlt(vec a, vec b) { return (bits_t)(a < b) - 1; } // true if unordered
+static inline mask v_eq(vec a, vec b) { return -(bits_t)(a == b); }
 static inline vec v_select(mask m, vec yes, vec no) { return m ? yes : no; }
+
+// a, or 0 where the mask is false.
+static inline vec v_keep(mask m, vec a) {
+    bits_t bits;
+    memcpy(&bits, &a, sizeof a);
+    bits &= m;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
 
 // The low mantissa bits of a, shifted into the exponent: v_pow2(MAGIC + b) is
 // 2^(b - EXP_BIAS) for MAGIC = 1.5 * 2^MANTISSA_BITS and an integer 0 < b < 2 EXP_BIAS.
@@ -83,7 +94,9 @@ static inline vec v_zip_high(vec a, vec b) {
 }
 
 // Which of the first n <= VEC_LANES bytes are not 0; the other lanes are false.
-static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) { return n > 0 && *p; }
+static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
+    return -(bits_t)(n > 0 && *p);
+}
 
 #ifdef CYSOFTMAX_F32
 // VEC_LANES numbers of IEEE's binary16: exactly, and rounded to nearest, ties to even.
