@@ -31,6 +31,15 @@
 // Rows in a tile, which holds their logits class by class: tile[c * 16 + row].
 #define CYSOFTMAX_TILE 16
 
+// The beginning of a line of 64 bytes of which the rest is in the next row: it waits for that, so
+// that whole lines are streamed. A part of one would have to be fetched from memory first, and
+// what is streamed next would wait for it.
+typedef struct {
+    char reals[64];
+    void *place; // where they belong
+    ptrdiff_t n; // so many reals; 0: none
+} cysoftmax_line;
+
 // `real` stands for the dtype of the table, float or double.
 typedef struct {
     ptrdiff_t itemsize;
@@ -45,6 +54,11 @@ typedef struct {
        for ones, and a NULL for zeros. */
     void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
                   double base_weight, const void *a, double weight, void *out, int stream);
+    /* out = e (hi + lo), streamed; the end of it may stay in `line`. */
+    void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
+                   cysoftmax_line *line);
+    /* Store what is in `line`. */
+    void (*end_line)(cysoftmax_line *line);
     /* *out -= a weight, as scale does it for a class with a != 0 */
     void (*subtract)(void *out, double a, double weight);
     /* out = weight p (1 - p), p = e (hi + lo) for hi + lo = 1 / (coarse + fine) */

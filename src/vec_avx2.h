@@ -25,15 +25,20 @@ static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec v_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline void v_stream(real *p, vec a) { _mm256_stream_ps(p, a); }
-static inline __m256i v_first(ptrdiff_t n) {
+static inline __m256i v_first_bits(ptrdiff_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
-    __m256i first = v_first(n);
+    __m256i first = v_first_bits(n);
     return _mm256_blendv_ps(v_set1(fill), _mm256_maskload_ps(p, first), _mm256_castsi256_ps(first));
 }
 static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
-    _mm256_maskstore_ps(p, v_first(n), a);
+    _mm256_maskstore_ps(p, v_first_bits(n), a);
+}
+static inline mask v_first(ptrdiff_t n) { return _mm256_castsi256_ps(v_first_bits(n)); }
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    const __m256i all = _mm256_set1_epi32(-1);
+    return _mm256_maskload_ps(p, _mm256_xor_si256(v_first_bits(begin), all));
 }
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -43,6 +48,11 @@ static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); 
 // The instruction returns its second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm256_min_ps(a, b); }
+static inline real v_largest(vec a) {
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
 static inline mask v_lt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 static inline mask v_nlt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
@@ -87,15 +97,20 @@ static inline vec v_set1(real a) { return _mm256_set1_pd(a); }
 static inline vec v_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
 static inline void v_stream(real *p, vec a) { _mm256_stream_pd(p, a); }
-static inline __m256i v_first(ptrdiff_t n) {
+static inline __m256i v_first_bits(ptrdiff_t n) {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 }
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
-    __m256i first = v_first(n);
+    __m256i first = v_first_bits(n);
     return _mm256_blendv_pd(v_set1(fill), _mm256_maskload_pd(p, first), _mm256_castsi256_pd(first));
 }
 static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
-    _mm256_maskstore_pd(p, v_first(n), a);
+    _mm256_maskstore_pd(p, v_first_bits(n), a);
+}
+static inline mask v_first(ptrdiff_t n) { return _mm256_castsi256_pd(v_first_bits(n)); }
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    const __m256i all = _mm256_set1_epi32(-1);
+    return _mm256_maskload_pd(p, _mm256_xor_si256(v_first_bits(begin), all));
 }
 static inline vec v_add(vec a, vec b) { return _mm256_add_pd(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
@@ -104,6 +119,10 @@ static inline vec v_div(vec a, vec b) { return _mm256_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm256_min_pd(a, b); }
+static inline real v_largest(vec a) {
+    __m128d t = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(t, _mm_unpackhi_pd(t, t)));
+}
 static inline mask v_lt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
 static inline mask v_nlt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }

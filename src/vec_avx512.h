@@ -17,6 +17,8 @@
 #include "begin.inc"
 #include <immintrin.h>
 
+#define V_JOINS 1
+
 #ifdef CYSOFTMAX_F32
 
 #define VEC_LANES 16
@@ -42,6 +44,7 @@ static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); 
 // The instruction returns its second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
+static inline real v_largest(vec a) { return _mm512_reduce_max_ps(a); }
 static inline mask v_lt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 static inline mask v_nlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
@@ -59,6 +62,17 @@ static inline vec v_load_half(const uint16_t *p) {
 }
 static inline void v_store_half(uint16_t *p, vec a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+typedef __m512i vec_order;
+static inline vec_order v_order(ptrdiff_t shift) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_add_epi32(lanes, _mm512_set1_epi32((int)shift));
+}
+static inline vec v_join(vec a, vec b, vec_order order) {
+    return _mm512_permutex2var_ps(a, order, b);
+}
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    return _mm512_maskz_loadu_ps((mask)~v_first(begin), p);
 }
 static inline vec v_zip_low(vec a, vec b) {
     const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -100,6 +114,7 @@ static inline vec v_div(vec a, vec b) { return _mm512_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm512_min_pd(a, b); }
+static inline real v_largest(vec a) { return _mm512_reduce_max_pd(a); }
 static inline mask v_lt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 static inline mask v_nlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_NLT_UQ); }
 static inline mask v_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
@@ -114,6 +129,16 @@ static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
 }
 static inline vec v_exponent(vec a) {
     return _mm512_cvtepi64_pd(_mm512_srli_epi64(_mm512_castpd_si512(a), 52));
+}
+typedef __m512i vec_order;
+static inline vec_order v_order(ptrdiff_t shift) {
+    return _mm512_add_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(shift));
+}
+static inline vec v_join(vec a, vec b, vec_order order) {
+    return _mm512_permutex2var_pd(a, order, b);
+}
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    return _mm512_maskz_loadu_pd((mask)~v_first(begin), p);
 }
 static inline vec v_zip_low(vec a, vec b) {
     return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);

@@ -37,11 +37,22 @@ static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 // Not vmaxq, which returns NaN if either is NaN: the comparison is false then.
 static inline vec v_max(vec a, vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vec v_min(vec a, vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline real v_largest(vec a) { return vmaxvq_f32(a); }
 static inline mask v_lt(vec a, vec b) { return vcltq_f32(a, b); }
 static inline mask v_nlt(vec a, vec b) { return vmvnq_u32(vcltq_f32(a, b)); }
 static inline mask v_eq(vec a, vec b) { return vceqq_f32(a, b); }
 static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f32(m, yes, no); }
 static inline vec v_keep(mask m, vec a) { return vbslq_f32(m, a, v_set1(0)); }
+static inline mask v_first(ptrdiff_t n) {
+    uint32_t lanes[VEC_LANES];
+    for (ptrdiff_t i = 0; i < VEC_LANES; i++) lanes[i] = i < n ? ~(uint32_t)0 : 0;
+    return vld1q_u32(lanes);
+}
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    real lanes[VEC_LANES] = {0};
+    for (ptrdiff_t i = begin; i < VEC_LANES; i++) lanes[i] = p[i];
+    return v_load(lanes);
+}
 static inline vec v_pow2(vec a) {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
 }
@@ -82,6 +93,7 @@ static inline vec v_div(vec a, vec b) { return vdivq_f64(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 static inline vec v_min(vec a, vec b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
+static inline real v_largest(vec a) { return vmaxvq_f64(a); }
 static inline mask v_lt(vec a, vec b) { return vcltq_f64(a, b); }
 static inline mask v_nlt(vec a, vec b) {
     return veorq_u64(vcltq_f64(a, b), vdupq_n_u64(~(uint64_t)0));
@@ -89,6 +101,16 @@ static inline mask v_nlt(vec a, vec b) {
 static inline mask v_eq(vec a, vec b) { return vceqq_f64(a, b); }
 static inline vec v_select(mask m, vec yes, vec no) { return vbslq_f64(m, yes, no); }
 static inline vec v_keep(mask m, vec a) { return vbslq_f64(m, a, v_set1(0)); }
+static inline mask v_first(ptrdiff_t n) {
+    uint64_t lanes[VEC_LANES];
+    for (ptrdiff_t i = 0; i < VEC_LANES; i++) lanes[i] = i < n ? ~(uint64_t)0 : 0;
+    return vld1q_u64(lanes);
+}
+static inline vec v_load_end(const real *p, ptrdiff_t begin) {
+    real lanes[VEC_LANES] = {0};
+    for (ptrdiff_t i = begin; i < VEC_LANES; i++) lanes[i] = p[i];
+    return v_load(lanes);
+}
 static inline vec v_pow2(vec a) {
     return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a), 52));
 }

@@ -23,6 +23,12 @@ static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
     if (n > 0) *p = a;
 }
 
+// The lanes from `begin` on; the others are not read, and 0.
+static inline vec v_load_end(const real *p, ptrdiff_t begin) { return begin < 1 ? *p : 0; }
+
+// The first n lanes.
+static inline mask v_first(ptrdiff_t n) { return -(bits_t)(n > 0); }
+
 static inline vec v_add(vec a, vec b) { return a + b; }
 static inline vec v_sub(vec a, vec b) { return a - b; }
 static inline vec v_mul(vec a, vec b) { return a * b; }
@@ -51,6 +57,9 @@ static inline vec v_mul_error(vec a, vec b, vec product) {
 // The larger and the smaller of a and b, and b if either is NaN.
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
 static inline vec v_min(vec a, vec b) { return a < b ? a : b; }
+
+// The largest lane; none is NaN.
+static inline real v_largest(vec a) { return a; }
 
 static inline mask v_lt(vec a, vec b) { return -(bits_t)(a < b); }     // false if unordered
 static inline mask v_nlt(vec a, vec b) { return (bits_t)(a < b) - 1; } // true if unordered
@@ -82,6 +91,9 @@ static inline vec v_exponent(vec a) {
     memcpy(&bits, &a, sizeof a);
     return (real)(bits >> MANTISSA_BITS);
 }
+
+// Where a load that crosses a line of the cache is dear, V_JOINS is defined, and v_join(a, b,
+// v_order(shift)) are VEC_LANES reals of a and b, one after the other, from `shift` on.
 
 // a0 b0 a1 b1 ...: of the lower and of the upper halves of a and b (VEC_LANES > 1).
 static inline vec v_zip_low(vec a, vec b) {

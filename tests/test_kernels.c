@@ -927,6 +927,29 @@ static unsigned char *mask_bytes(ptrdiff_t offset, ptrdiff_t n) {
     return bytes + offset;
 }
 
+// Three rows side by side, whose ends share lines, and one after a gap.
+static void streamed_rows_are_scaled_rows(const subject *s) {
+    enum { N_ROWS = 4 };
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (ptrdiff_t offset = 0; offset <= TILE; offset++, release()) {
+            cysoftmax_line line = {{0}, NULL, 0};
+            void *e = reals(s, NULL, N_ROWS * n), *expected = reals(s, NULL, N_ROWS * n + 1);
+            void *out = guarded(s, N_ROWS * n + 1, offset);
+            uint64_t seed = (uint64_t)(n + offset);
+            for (ptrdiff_t i = 0; i < N_ROWS * n; i++) put(s, e, i, 1 + noise(&seed));
+            memcpy(expected, out, (size_t)((N_ROWS * n + 1) * s->t->size));
+            for (ptrdiff_t r = 0; r < N_ROWS; r++) {
+                const ptrdiff_t gap = r == N_ROWS - 1, place = r * n + gap;
+                s->k->scale(at(s, e, r * n), n, 0.3, 1e-9, NULL, 0, NULL, 0, at(s, expected, place),
+                            0);
+                s->k->stream(at(s, e, r * n), n, 0.3, 1e-9, at(s, out, place), &line);
+            }
+            s->k->end_line(&line);
+            CHECK(same_reals(s, out, expected, N_ROWS * n + 1), n);
+            CHECK(canaries_live(s, out, N_ROWS * n + 1), n);
+        }
+}
+
 // NaN is kept where the byte is true, and leaves no trace where it is not.
 static void choose_takes_x_where_the_byte_is_not_zero(const subject *s) {
     static const double FILLS[] = {-HUGE_VAL, 0, 1.5};
@@ -1692,6 +1715,7 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
 static void (*const TESTS[])(const subject *s) = {
     no_exp_is_lost_between_two_reals,
     max_ignores_nan,
+    streamed_rows_are_scaled_rows,
     max_of_nothing_is_minus_infinity,
     sum_of_exp_is_nan_where_softmax_is,
     log_overflows_to_minus_infinity,
