@@ -83,6 +83,7 @@ cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
+    FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
     STREAM_ROW_BYTES = 512      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
@@ -999,13 +1000,14 @@ cdef inline bint fits_tile(const Job *job, const Rows *rows) noexcept nogil:
 
 
 cdef inline bint tiled(const Job *job) noexcept nogil:
-    """Whether sixteen rows at a time are faster: short rows, or strided ones that fit."""
+    """Whether sixteen rows at a time are faster: short rows unless they are few, or strided ones
+    that fit."""
     if job.what & (VJP | MASS | STATS) or job.load_scale != 1 or job.prepared:
         return False
     if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
         return False
     if job.x.direct:
-        return job.n_classes <= TILE_CLASSES
+        return job.n_rows > FEW_ROWS and job.n_classes <= TILE_CLASSES
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 
@@ -1080,8 +1082,9 @@ cdef void lay_out_scratch(Job *job) noexcept:
 
 cdef int run(Job *job, int n_threads) except -1:
     """All rows, in groups that the threads share out among themselves."""
-    # Rows of the few are shared out one by one; their losses are then all kept.
-    cdef int group_rows = 1 if job.n_rows < 64 * n_threads and not tiled(job) else TILE
+    # Among threads, rows of the few are shared out one by one; their losses are then all kept.
+    cdef bint by_row = 1 < n_threads and job.n_rows < 64 * n_threads and not tiled(job)
+    cdef int group_rows = 1 if by_row else TILE
     cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
     n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
     cdef char *scratch
