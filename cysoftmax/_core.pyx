@@ -1279,13 +1279,15 @@ cdef int long_rows(Job *job, int n_threads) except -1:
 
 # ---------------------------------------------------------------- from Python
 
-cdef int describe(Rows *rows, cnp.ndarray array, bint per_class) except -1:
+cdef int describe(Job *job, Rows *rows, cnp.ndarray array, bint per_class) except -1:
     """Take down an array's strides; without an axis of classes if not `per_class`."""
     cdef int ndim = cnp.PyArray_NDIM(array) - per_class, d
     cdef char kind = (<cnp.dtype>cnp.PyArray_DESCR(array)).kind
     rows.data = cnp.PyArray_BYTES(array)
     rows.item = cnp.PyArray_ITEMSIZE(array)
     rows.step = cnp.PyArray_STRIDE(array, ndim) if per_class else 0
+    rows.outer = job.outer[job.n_arrays]
+    job.n_arrays += 1
     for d in range(ndim):
         rows.outer[d] = cnp.PyArray_STRIDE(array, d)
     if kind == c"f":
@@ -1300,28 +1302,26 @@ cdef int describe(Rows *rows, cnp.ndarray array, bint per_class) except -1:
 
 cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
     """Join neighbouring axes of rows that every array strides through as one."""
-    cdef Rows *arrays[9]
-    arrays[:] = [&job.x, &job.out, &job.variance, &job.result, &job.stats, &job.where,
-                 &job.sample, &job.scale, &job.target]
     cdef int d, a, k = -1
     cdef bint joined
     for d in range(ndim):
         if shape[d] == 1:
             continue
         joined = k >= 0
-        for a in range(9):
-            if joined and arrays[a].data != NULL:
-                joined = arrays[a].outer[k] == arrays[a].outer[d] * shape[d]
+        for a in range(job.n_arrays):
+            joined = joined and job.outer[a][k] == job.outer[a][d] * shape[d]
         if not joined:
             k += 1
             job.shape[k] = 1
         job.shape[k] *= shape[d]
-        for a in range(9):
-            arrays[a].outer[k] = arrays[a].outer[d]
-    job.ndim = k + 1
-    if job.ndim == 0:
-        job.ndim = 1
+        for a in range(job.n_arrays):
+            job.outer[a][k] = job.outer[a][d]
+    if k < 0:                       # a single row
+        k = 0
         job.shape[0] = 1
+        for a in range(job.n_arrays):
+            job.outer[a][0] = 0
+    job.ndim = k + 1
 
 
 cdef int set_target(Job *job, target, int row_ndim) except -1:
@@ -1341,7 +1341,7 @@ cdef int set_target(Job *job, target, int row_ndim) except -1:
         return 0
     array = target
     job.target_is = LABELS if cnp.PyArray_NDIM(array) == row_ndim else DISTRIBUTION
-    describe(&job.target, array, job.target_is == DISTRIBUTION)
+    describe(job, &job.target, array, job.target_is == DISTRIBUTION)
     return 0
 
 
@@ -1358,7 +1358,7 @@ cdef int set_options(Job *job, options) except -1:
         job.class_weight = cnp.PyArray_BYTES(class_weight)
         job.class_sum = mass_of(job, job.class_weight)
     if sample_weight is not None:
-        describe(&job.sample, sample_weight, False)
+        describe(job, &job.sample, sample_weight, False)
     if ignore_index is not None:
         job.ignores = True
         job.ignore = <uint64_t>(ignore_index % 2**64)
@@ -1367,7 +1367,7 @@ cdef int set_options(Job *job, options) except -1:
     job.keep = 1 - job.smoothing
     job.z_loss = z_loss
     if where is not None:
-        describe(&job.where, where, True)
+        describe(job, &job.where, where, True)
     job.temperature = temperature
     if job.temperature != 1:
         if job.temperature > ldexp(1, 64):  # then differences of logits could overflow
@@ -1384,9 +1384,9 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
                 object result=None, object variance=None, object scale=None,
                 object stats=None) except -1:
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
-    memset(job, 0, sizeof(Job))
+    memset(job, 0, <char *>job.ones - <char *>job)
     job.what = what
-    describe(&job.x, x, True)
+    describe(job, &job.x, x, True)
     job.itemsize = 8 if job.x.item == 8 else 4
     job.kernels = active.f64 if job.itemsize == 8 else active.f32
     job.doubles = active.doubles
@@ -1396,21 +1396,21 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
     set_target(job, target, ndim)
     set_options(job, options)
     if out is not None:
-        describe(&job.out, out, True)
+        describe(job, &job.out, out, True)
         job.stream = (job.out.direct and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
                       and job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES)
     if variance is not None:
-        describe(&job.variance, variance, True)
+        describe(job, &job.variance, variance, True)
     if result is not None:
         if cnp.PyArray_NDIM(result) != ndim:
             raise RuntimeError("result must have one number for each row")
-        describe(&job.result, result, False)
+        describe(job, &job.result, result, False)
     if isinstance(scale, cnp.ndarray):
-        describe(&job.scale, scale, False)
+        describe(job, &job.scale, scale, False)
     elif scale is not None:
         job.unit = scale
     if stats is not None:
-        describe(&job.stats, stats, True)
+        describe(job, &job.stats, stats, True)
     job.prepared = (job.where.data != NULL or job.smoothing != 0
                     or job.target_is in (DISTRIBUTION, SPARSE))
     job.weighted |= job.prepared
@@ -1421,12 +1421,12 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
 cdef void fill_ones(Job *job) noexcept:
     """What a row weighs if nothing is said about it."""
     cdef Weights w
-    cdef int r
+    cdef ptrdiff_t r
     w.sample = w.given = w.share = w.mass = w.weight = 1
     w.smooth = w.smooth_sum = w.extra = 0
     w.half = 0.5
     w.factor = factor_for(job, job.unit)
-    for r in range(TILE):
+    for r in range(min(<ptrdiff_t>TILE, job.n_rows)):
         job.ones[r] = w
 
 

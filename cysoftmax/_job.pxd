@@ -27,6 +27,7 @@ cdef enum:                  # what is wanted
     VARIANCE = 128          # the diagonal of the Hessian
     STATS = 256
     MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
+    MAX_ARRAYS = 9          # those of a Job
     BAD_LABEL = -1
     IGNORED_LABEL = -2
 
@@ -36,7 +37,7 @@ cdef struct Rows:
     ptrdiff_t item                  # bytes of one number
     int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i' or 'u'
     bint direct                     # the kernels can work on its rows where they are
-    ptrdiff_t outer[MAX_DIMS]       # bytes along the axes of the rows
+    ptrdiff_t *outer                # bytes along the axes of the rows
 
 cdef enum Target:
     NO_TARGET = 0
@@ -55,7 +56,6 @@ cdef struct Job:
     const Doubles *doubles
     ptrdiff_t n_rows, n_classes, itemsize
     int ndim                        # axes of the rows, after joining what can be joined
-    ptrdiff_t shape[MAX_DIMS]
     Rows x, out
     Rows variance                   # a second output, like out
     Rows result                     # what is one number a row: losses or logsumexp
@@ -71,7 +71,6 @@ cdef struct Job:
     bint stream
     double unit                     # the scale of every gradient, if there is no array of them
     double divisor                  # the sum of the weights, if the loss is their mean
-    Weights[TILE] ones              # of rows about which no option says anything
     bint weighted                   # a row can weigh something else than 1
     bint prepared                   # there is more to read of a row than logits, label, weight
     bint ignores                    # labels with the bits of `ignore`, as 64 bits
@@ -92,6 +91,11 @@ cdef struct Job:
     ptrdiff_t scratch_bytes         # row for each; that of the output is at its beginning
     ptrdiff_t exp_bytes             # from one row of exps to the next
     int together                    # so many rows are worked on by do_rows
+    int n_arrays                    # there are, of the arrays above
+    # What is as large as it could ever have to be; only what is used of it is ever filled.
+    Weights[TILE] ones              # of rows about which no option says anything
+    ptrdiff_t shape[MAX_DIMS]
+    ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 
 ctypedef fused integer:
     int8_t
