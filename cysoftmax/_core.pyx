@@ -1087,16 +1087,20 @@ cdef int run(Job *job, int n_threads) except -1:
     cdef int group_rows = 1 if by_row else TILE
     cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
     n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
+    cdef char[4 * PAGE] small       # malloc takes longer than a few short rows do
+    cdef ptrdiff_t n_bytes
     cdef char *scratch
-    cdef char *memory
+    cdef char *memory = small
     cdef fp_mode mode = 0
 
     if job.n_classes > PTRDIFF_MAX // (8 * TILE * n_threads * job.itemsize):
         raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
     lay_out_scratch(job)
-    memory = <char *>malloc(n_threads * job.scratch_bytes + PAGE)
-    if memory == NULL:
-        raise MemoryError(f"{n_threads * job.scratch_bytes} bytes of scratch cannot be had")
+    n_bytes = n_threads * job.scratch_bytes + PAGE
+    if n_bytes > <ptrdiff_t>sizeof(small):
+        memory = <char *>malloc(n_bytes)
+        if memory == NULL:
+            raise MemoryError(f"{n_bytes} bytes of scratch cannot be had")
     scratch = memory + (PAGE - <uintptr_t>memory % PAGE)
 
     if n_threads == 1:
@@ -1111,7 +1115,8 @@ cdef int run(Job *job, int n_threads) except -1:
             for g in prange(n_groups, schedule="static"):
                 do_group(job, scratch + thread_num() * job.scratch_bytes, g, group_rows)
             fp_leave(mode)
-    free(memory)
+    if memory != small:
+        free(memory)
     return 0
 
 
