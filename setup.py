@@ -86,7 +86,10 @@ def extension(name, sources):
 
 setup(
     ext_modules=cythonize(
-        [extension("_core", sorted(glob("src/*.c"))), extension("_threads", [])],
+        [
+            extension("_core", sorted(glob("src/*.c"))),
+            *(extension(name, []) for name in ("_calls", "_checks", "_threads")),
+        ],
         compiler_directives={"boundscheck": DEBUG},
         build_dir="build/cython-debug" if DEBUG else "build/cython",
         force=DEBUG,

@@ -1,31 +1,11 @@
-"""The public functions: documentation, checks, and one call of the core each."""
+"""The public functions: what they are called with, and their documentation."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from cysoftmax import _core
-from cysoftmax._checks import (
-    apart_from,
-    check_axis,
-    check_logits,
-    check_options,
-    check_out,
-    check_pair,
-    check_scale,
-    check_target,
-    check_threads,
-    class_last,
-    computed_in,
-    converted,
-    delivered,
-    options_apart_from,
-    raise_bad_label,
-    workspace,
-)
+from cysoftmax import _calls
 from cysoftmax._docs import documented
-
-SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = 1, 2, 4  # as in _core.pyx
 
 
 class CrossEntropy(NamedTuple):
@@ -57,22 +37,6 @@ class RowStats(NamedTuple):
     argmax: np.ndarray
     max_prob: np.ndarray
     target_prob: np.ndarray | None
-
-
-def _rowwise(what, x, axis, temperature, where, out, n_threads):
-    """softmax and log_softmax: an array of the shape of x."""
-    x = check_logits(x)
-    axis = check_axis(axis, x.ndim)
-    n_threads = check_threads(n_threads)
-    options = check_options(x, axis, None, temperature=temperature, where=where)
-    if out is not None:
-        check_out(out, x.shape, x.dtype)
-    work = workspace(x, out)
-    if x.size:
-        x, last_work = class_last(x, axis), class_last(work, axis)
-        options = options_apart_from(options, last_work)
-        _core.rowwise(what, apart_from(x, last_work), last_work, None, options, n_threads)
-    return delivered(work, out)
 
 
 @documented
@@ -123,7 +87,7 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     array([[0.125, 0.25 , 0.625],
            [0.25 , 0.25 , 0.5  ]])
     """
-    return _rowwise(SOFTMAX, x, axis, temperature, where, out, n_threads)
+    return _calls.softmax(x, axis, temperature, where, out, n_threads)
 
 
 @documented
@@ -170,14 +134,7 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     >>> cysoftmax.log_softmax(np.array([20, 0, -1], dtype=np.float32))
     array([-2.8194096e-09, -2.0000000e+01, -2.1000000e+01], dtype=float32)
     """
-    return _rowwise(LOG_SOFTMAX, x, axis, temperature, where, out, n_threads)
-
-
-def _one_class(x, axis):
-    """Return an array of the shape, dtype and layout of x without the axis, to be imitated."""
-    if x.shape[axis]:
-        return x[(slice(None),) * axis + (0,)]
-    return np.empty(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+    return _calls.log_softmax(x, axis, temperature, where, out, n_threads)
 
 
 @documented
@@ -226,84 +183,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     >>> cysoftmax.logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]))
     array([1000.69314718,    0.        ])
     """
-    keepdims = bool(keepdims)
-    x = check_logits(x)
-    axis = check_axis(axis, x.ndim)
-    n_threads = check_threads(n_threads)
-    options = check_options(x, axis, None, where=where)
-    rows = _one_class(x, axis)
-    given = out
-    if out is not None:
-        check_out(out, x.shape[:axis] + (1,) * keepdims + x.shape[axis + 1 :], x.dtype)
-        given = np.asarray(out).squeeze(axis) if keepdims else out
-    work = workspace(rows, given)
-    if x.size:
-        last, options = class_last(x, axis), options_apart_from(options, work)
-        _core.rowwise(LOGSUMEXP, apart_from(last, work), None, work, options, n_threads)
-    else:
-        work[...] = -np.inf
-    result = delivered(work, given)
-    if out is not None:
-        return out
-    return np.expand_dims(result, axis) if keepdims else result
-
-
-def _cross_entropy(
-    logits, target, axis, reduction, scale, n_threads, options,
-    *, losses=None, grad=None, hess=None, want_loss=False, want_grad=False, want_hess=False,
-):  # fmt: skip
-    """Return the loss, its gradient and the diagonal of its Hessian, None for what is not wanted.
-
-    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` are
-    those from `class_weight` to `where`, as they came.
-    """
-    x = check_logits(logits, "logits")
-    axis = check_axis(axis, x.ndim)
-    n_threads = check_threads(n_threads)
-    if x.shape[axis] == 0:
-        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
-    target, labels = check_target(target, x, axis)
-    options = check_options(x, axis, target if labels else None, *options)
-    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    scale = check_scale(scale, x, axis)
-    if losses is not None:
-        if reduction != "none":
-            raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
-        check_out(losses, _one_class(x, axis).shape, x.dtype)
-    if grad is not None:
-        check_out(grad, x.shape, x.dtype)
-    if hess is not None:
-        check_out(hess, x.shape, x.dtype)
-    loss_of_each = None
-    if want_loss and reduction == "none":
-        loss_of_each = workspace(_one_class(x, axis), losses)
-    grad_work = workspace(x, grad) if want_grad else None
-    hess_work = workspace(x, hess) if want_hess else None
-
-    total = float("nan") if reduction == "mean" else 0.0
-    if x.size:
-        last = class_last(x, axis)
-        last_grad = class_last(grad_work, axis) if want_grad else None
-        last_hess = class_last(hess_work, axis) if want_hess else None
-        if losses is not None or grad is not None or hess is not None:
-            for written in (loss_of_each, last_grad, last_hess):
-                last, target, scale = (apart_from(a, written) for a in (last, target, scale))
-                options = options_apart_from(options, written)
-            if labels and not _core.check_labels(last, target, options, n_threads):
-                raise_bad_label(target, x.shape[axis], options)
-        total = _core.cross_entropy(
-            last, target, last_grad, loss_of_each, last_hess, scale, reduction == "mean",
-            want_loss, options, n_threads,
-        )  # fmt: skip
-        if total is None:
-            raise_bad_label(target, x.shape[axis], options)
-    loss = total if loss_of_each is None else delivered(loss_of_each, losses)
-    return (
-        loss,
-        delivered(grad_work, grad) if want_grad else None,
-        delivered(hess_work, hess) if want_hess else None,
-    )
+    return _calls.logsumexp(x, axis, keepdims, where, out, n_threads)
 
 
 @documented
@@ -385,9 +265,7 @@ def cross_entropy(
     options = (
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
     )  # fmt: skip
-    return _cross_entropy(
-        logits, target, axis, reduction, 1.0, n_threads, options, losses=out, want_loss=True
-    )[0]
+    return _calls.cross_entropy(logits, target, axis, options, reduction, out, n_threads)
 
 
 @documented
@@ -454,9 +332,9 @@ def cross_entropy_grad(
     options = (
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
     )  # fmt: skip
-    return _cross_entropy(
-        logits, target, axis, reduction, scale, n_threads, options, grad=out, want_grad=True
-    )[1]
+    return _calls.cross_entropy_grad(
+        logits, target, axis, options, reduction, scale, out, n_threads
+    )
 
 
 @documented
@@ -548,11 +426,10 @@ def cross_entropy_with_grad(
     options = (
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
     )  # fmt: skip
-    loss, grad, _ = _cross_entropy(
-        logits, target, axis, reduction, scale, n_threads, options,
-        grad=out, want_loss=True, want_grad=True,
-    )  # fmt: skip
-    return CrossEntropy(loss, grad)
+    result = _calls.cross_entropy_with_grad(
+        logits, target, axis, options, reduction, scale, out, n_threads
+    )
+    return tuple.__new__(CrossEntropy, result)  # what CrossEntropy(*result) does, in half the time
 
 
 @documented
@@ -628,12 +505,11 @@ def cross_entropy_grad_hess(
     >>> hess
     array([[0.109375, 0.1875  , 0.234375]])
     """
-    grad, hess = check_pair(out)
-    _, grad, hess = _cross_entropy(
-        logits, target, axis, "sum", 1.0, n_threads, (class_weight, sample_weight),
-        grad=grad, hess=hess, want_grad=True, want_hess=True,
-    )  # fmt: skip
-    return GradHess(grad, hess)
+    return GradHess(
+        *_calls.cross_entropy_grad_hess(
+            logits, target, axis, class_weight, sample_weight, out, n_threads
+        )
+    )
 
 
 @documented
@@ -703,26 +579,7 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     >>> print(f"perplexity {{np.exp(stats.loss.mean()):.6f}}")
     perplexity 2.828427
     """
-    x = check_logits(logits, "logits")
-    axis = check_axis(axis, x.ndim)
-    n_threads = check_threads(n_threads)
-    if x.shape[axis] == 0:
-        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
-    if target is not None:
-        target, _ = check_target(target, x, axis)
-    options = check_options(x, axis, None, where=where, temperature=temperature)
-    stats = np.empty((*_one_class(x, axis).shape, 6))
-    if x.size and not _core.row_stats(class_last(x, axis), target, stats, options, n_threads):
-        raise_bad_label(target, x.shape[axis], options)
-    logsumexp, entropy, argmax, max_prob, loss, target_prob = (
-        converted(stats[..., k], np.intp)
-        if k == 2
-        else converted(converted(stats[..., k], computed_in(x.dtype)), x.dtype)
-        for k in range(6)
-    )
-    if target is None:
-        loss = target_prob = None
-    return RowStats(logsumexp, loss, entropy, argmax, max_prob, target_prob)
+    return RowStats(*_calls.row_stats(logits, target, axis, where, temperature, n_threads))
 
 
 @documented
@@ -779,21 +636,4 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     >>> cysoftmax.softmax_vjp(cysoftmax.softmax(X), V)[0] / len(X)
     array([ 0.0625, -0.0625])
     """
-    p = check_logits(p, "p")
-    bare = isinstance(v, list | tuple)
-    v = check_logits(v, "v")
-    if bare:  # Python numbers have no dtype of their own
-        v = converted(v, p.dtype)
-    if v.dtype != p.dtype:
-        raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
-    if v.shape != p.shape:
-        raise ValueError(f"v must have the shape of p, {p.shape}; got {v.shape}")
-    axis = check_axis(axis, p.ndim)
-    n_threads = check_threads(n_threads)
-    if out is not None:
-        check_out(out, p.shape, p.dtype)
-    work = workspace(p, out)
-    if p.size:
-        p, v, last_work = (class_last(array, axis) for array in (p, v, work))
-        _core.vjp(apart_from(p, last_work), apart_from(v, last_work), last_work, n_threads)
-    return delivered(work, out)
+    return _calls.softmax_vjp(p, v, axis, out, n_threads)

@@ -1351,7 +1351,7 @@ cdef int set_target(Job *job, target, int row_ndim) except -1:
 
 
 cdef int set_options(Job *job, options) except -1:
-    """Take down what the named tuple Options of _checks.py has, which lives until the end."""
+    """Take down what the named tuple Options of _checks.pyx has, which lives until the end."""
     cdef double one = 1, zero = 0, largest = ldexp(1, 127 if job.itemsize == 4 else 1023)
     cdef int exponent
     job.keep = job.temperature = job.load_scale = 1
@@ -1453,7 +1453,7 @@ cdef inline int threads_for(const Job *job, n_threads) except -1:
     return thread_count(n_threads, job.n_rows * job.n_classes)
 
 
-def rowwise(int what, cnp.ndarray x, out, result, options, n_threads):
+cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1:
     """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
     cdef Job job
     cdef fp_mode mode = fp_enter()      # also for what is done about the options
@@ -1462,9 +1462,10 @@ def rowwise(int what, cnp.ndarray x, out, result, options, n_threads):
         do_all(&job, threads_for(&job, n_threads))
     finally:
         fp_leave(mode)
+    return 0
 
 
-def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
+cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1:
     """Compute p * (v - sum(p * v)) into `out`."""
     cdef Job job
     cdef fp_mode mode = fp_enter()
@@ -1473,9 +1474,10 @@ def vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads):
         do_all(&job, threads_for(&job, n_threads))
     finally:
         fp_leave(mode)
+    return 0
 
 
-def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
+cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads) except -1:
     """Compute the six numbers of write_stats into stats[..., :]; return whether the labels were
     good."""
     cdef Job job
@@ -1489,7 +1491,7 @@ def row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads):
     return not job.bad
 
 
-def check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads):
+cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) except -1:
     """Return whether all labels lie in [0, n_classes) or are ignored."""
     cdef Job job
     cdef fp_mode mode = fp_enter()
@@ -1549,22 +1551,18 @@ cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
     return 0
 
 
-def cross_entropy(cnp.ndarray x, target, out, result, variance, scale, bint mean, bint want_loss,
-                  options, n_threads):
+cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
+                   options, n_threads):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
-    `variance`, each row's loss into `result`, where these are not None.
+    `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
+    GRAD and VARIANCE.
 
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
     None if a label was out of range.
     """
     cdef Job job, weighing
-    cdef int what = LOSS if want_loss else 0
     cdef double loss = 0, weight = 0
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
-    if out is not None:
-        what |= GRAD
-    if variance is not None:
-        what |= VARIANCE
     try:
         set_up(&job, what, x, out, target, options, result, variance, scale)
         if mean and out is not None:        # needs the sum of the weights beforehand

@@ -1,8 +1,15 @@
+# cython: language_level=3
 """Arguments: what is accepted, what is made of it, and what is said otherwise.
 
 Every error names the argument, what was expected and what came. The core gets arrays that
 are native, aligned and have the class axis last.
+
+This is Python that is compiled. What every call goes through is of functions in C, which ask
+arrays through NumPy's C interface: of an ndarray x, x.ndim and x.size cost nothing here, and
+x.shape is a pointer.
 """
+
+cimport numpy as cnp
 
 import operator
 from numbers import Real
@@ -12,7 +19,16 @@ import numpy as np
 
 from cysoftmax._core import DefaultMode
 
-REAL = (np.dtype(np.float32), np.dtype(np.float64))
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    # A new array like `prototype`; of its dtype if that is NULL.
+    cnp.ndarray PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype,
+                                     int subok)
+
+cdef cnp.dtype FLOAT = np.dtype(np.float32)
+cdef cnp.dtype DOUBLE = np.dtype(np.float64)
+REAL = (FLOAT, DOUBLE)
 INDEX = (np.dtype(np.int32), np.dtype(np.int64))
 
 LARGEST = float(np.finfo(np.float64).max)
@@ -33,22 +49,39 @@ class Options(NamedTuple):
     where: np.ndarray | None = None  # bool, of the shape of the logits, class axis last
 
 
-def is_half(dtype):
+cdef bint is_half(cnp.dtype dtype) except -1:
     """Whether a dtype is float16 or bfloat16 (of the package ml_dtypes)."""
-    return dtype.itemsize == 2 and (dtype.kind == "f" or dtype.name == "bfloat16")
+    return dtype.itemsize == 2 and (dtype.kind == c"f" or dtype.name == "bfloat16")
 
 
-def computed_in(dtype):
+cdef cnp.dtype computed_in(cnp.dtype dtype):
     """Return the dtype in which logits of that dtype are worked on."""
-    return REAL[dtype.itemsize == 8]
+    return DOUBLE if dtype.itemsize == 8 else FLOAT
 
 
-def as_array(value, name):
+cdef cnp.dtype native_order(cnp.dtype dtype):
+    """Return a dtype in this machine's byte order."""
+    return dtype if cnp.PyDataType_ISNOTSWAPPED(dtype) else dtype.newbyteorder("=")
+
+
+cdef tuple shape_of(cnp.ndarray x):
+    return (<object>x).shape
+
+
+cdef tuple shape_without(cnp.ndarray x, int axis):
+    """Return the shape of the rows."""
+    shape = shape_of(x)
+    return shape[:axis] + shape[axis + 1 :]
+
+
+cdef cnp.ndarray as_array(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
+    return value if cnp.PyArray_CheckExact(value) else made_array(value, name)
+
+
+def made_array(value, name):
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must have no mask; got a masked array (see its method filled)")
-    if type(value) is np.ndarray:
-        return value
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
@@ -59,13 +92,13 @@ def as_array(value, name):
         raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
 
 
-def native(array, dtype):
+cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):
     """Return ``array`` itself if the core can read it as ``dtype``, or else a copy."""
-    if array.dtype is dtype and array.flags.aligned:
+    if not cnp.PyArray_ISALIGNED(array):
+        return converted(array, dtype)
+    if array.descr is dtype:
         return array
-    if array.dtype == dtype and array.flags.aligned:
-        return array.view(dtype)
-    return converted(array, dtype)
+    return array.view(dtype) if array.dtype == dtype else converted(array, dtype)
 
 
 def converted(array, dtype, order="K"):
@@ -74,53 +107,60 @@ def converted(array, dtype, order="K"):
         return array.astype(dtype, order=order)
 
 
-def check_logits(value, name="x"):
+cdef cnp.ndarray check_logits(value, name="x"):
     """Return logits as a native array of float32, float64, float16 or bfloat16."""
-    array = as_array(value, name)
-    kind = array.dtype.kind
-    if kind in "iu":
-        dtype = REAL[1]
-    elif kind == "f" and array.dtype.itemsize in (4, 8):
-        dtype = REAL[array.dtype.itemsize == 8]
-    elif is_half(array.dtype):
-        dtype = array.dtype.newbyteorder("=") if kind == "f" else array.dtype
+    cdef cnp.ndarray array = as_array(value, name)
+    cdef cnp.dtype dtype = array.descr
+    if dtype.kind in b"iu":
+        dtype = DOUBLE
+    elif dtype.kind == c"f" and dtype.itemsize in (4, 8):
+        dtype = computed_in(dtype)
+    elif is_half(dtype):
+        dtype = native_order(dtype)
     else:
         came = "" if array is value else f"{type(value).__name__}, "
         raise TypeError(
             f"{name} must be float32, float64, float16, bfloat16 or integer; "
-            f"got {came}dtype {array.dtype}"
+            f"got {came}dtype {dtype}"
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension; got a scalar")
     return native(array, dtype)
 
 
-def check_axis(axis, ndim):
+cdef int check_axis(axis, int ndim) except -1:
     """Return the axis as a number from 0 to ndim - 1."""
+    cdef Py_ssize_t position
     try:
-        position = operator.index(axis)
+        position = axis
     except TypeError:
         raise TypeError(f"axis must be an integer; got {axis!r}") from None
+    except OverflowError:
+        position = ndim
     if not -ndim <= position < ndim:
         raise np.exceptions.AxisError(f"axis must lie in [{-ndim}, {ndim}); got {axis}")
-    return position % ndim
+    return <int>(position if position >= 0 else position + ndim)
 
 
-def class_last(array, axis):
+cdef cnp.ndarray class_last(cnp.ndarray array, int axis):
     """Return a view with the class axis last."""
-    return array if axis == array.ndim - 1 else np.moveaxis(array, axis, -1)
+    cdef int d
+    if axis == array.ndim - 1:
+        return array
+    return array.transpose([d for d in range(array.ndim) if d != axis] + [axis])
 
 
-def check_out(out, shape, dtype):
+cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1:
     """Check that an array the caller gave can take a result of that shape and dtype."""
-    if not isinstance(out, np.ndarray):
+    if not cnp.PyArray_Check(out):
         raise TypeError(f"out must be an ndarray; got {type(out).__name__}")
-    if out.dtype.newbyteorder("=") != dtype:
+    if native_order(out.dtype) != dtype:
         raise TypeError(f"out must have dtype {dtype}; got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}; got {out.shape}")
-    if not out.flags.writeable:
+    if not cnp.PyArray_ISWRITEABLE(out):
         raise ValueError("out must be writeable; got a read-only array")
+    return 0
 
 
 def check_pair(out):
@@ -135,14 +175,20 @@ def check_pair(out):
             f"out must be a pair of arrays (grad, hess); got {type(out).__name__}{came}"
         )
     grad, hess = out
-    if isinstance(grad, np.ndarray) and isinstance(hess, np.ndarray) and overlap(grad, hess):
+    if cnp.PyArray_Check(grad) and cnp.PyArray_Check(hess) and overlap(grad, hess):
         raise ValueError("out must be two arrays apart from each other; got overlapping ones")
     return grad, hess
 
 
-def overlap(a, b):
+cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1:
     """Whether two arrays have an element in common; True if that is hard to say."""
-    if not np.may_share_memory(a, b):
+    cdef char *a_begin
+    cdef char *a_end
+    cdef char *b_begin
+    cdef char *b_end
+    find_bounds(a, &a_begin, &a_end)
+    find_bounds(b, &b_begin, &b_end)
+    if a_end <= b_begin or b_end <= a_begin:
         return False
     try:
         return np.shares_memory(a, b, max_work=10_000)
@@ -150,47 +196,60 @@ def overlap(a, b):
         return True
 
 
-def same_memory(a, b):
+cdef void find_bounds(cnp.ndarray array, char **begin, char **end) noexcept:
+    """Where an array begins and ends in memory."""
+    cdef ptrdiff_t last
+    cdef int d
+    begin[0] = end[0] = cnp.PyArray_BYTES(array)
+    if array.size == 0:
+        return
+    end[0] += cnp.PyArray_ITEMSIZE(array)
+    for d in range(array.ndim):
+        last = (array.shape[d] - 1) * array.strides[d]
+        if last < 0:
+            begin[0] += last
+        else:
+            end[0] += last
+
+
+cdef bint same_memory(cnp.ndarray a, cnp.ndarray b) noexcept:
     """Whether two arrays are the same elements in the same places."""
     return a is b or (
-        a.__array_interface__["data"] == b.__array_interface__["data"]
-        and a.strides == b.strides
-        and a.shape == b.shape
+        cnp.PyArray_BYTES(a) == cnp.PyArray_BYTES(b)
+        and a.ndim == b.ndim
+        and cnp.PyArray_CompareLists(a.strides, b.strides, a.ndim)
+        and cnp.PyArray_CompareLists(a.shape, b.shape, a.ndim)
     )
 
 
-def apart_from(array, out):
+cdef apart_from(array, out):
     """Return ``array``, or a copy if writing ``out`` row by row would change later rows."""
     if out is None:
         return array
     if isinstance(array, tuple):  # the parts of a sparse target
-        return tuple(apart_from(part, out) for part in array)
-    if not isinstance(array, np.ndarray) or not overlap(array, out):
+        return tuple([apart_from(part, out) for part in array])
+    if not cnp.PyArray_Check(array) or same_memory(array, out):
         return array
-    return array if same_memory(array, out) else array.copy()
+    return array.copy() if overlap(array, out) else array
 
 
-def options_apart_from(options, out):
+cdef options_apart_from(options, out):
     """The same for the arrays among the options."""
     if options is None or out is None:
         return options
-    arrays = {
-        name: apart_from(array, out)
-        for name, array in zip(options._fields, options, strict=True)
-        if isinstance(array, np.ndarray)
-    }
-    return options._replace(**arrays)
+    return Options(*[apart_from(option, out) for option in options])
 
 
-def workspace(like, out):
+cdef cnp.ndarray workspace(cnp.ndarray like, out):
     """Return the array to compute into: ``out``, if the core can write it, or a new one."""
-    out = None if out is None else np.asarray(out)
-    if out is not None and out.dtype == like.dtype and out.flags.aligned:
-        return out
-    return np.empty_like(like, subok=False)
+    if out is not None:
+        out = np.asarray(out)
+        if out.dtype == like.dtype and cnp.PyArray_ISALIGNED(out):
+            return out
+    return PyArray_NewLikeArray(like, cnp.NPY_KEEPORDER, NULL, False)
 
 
-def delivered(work, out):
+cdef delivered(cnp.ndarray work, out):
     """Return the caller's ``out`` with the result in it, or the new array if there is none."""
     if out is None:
         return work
@@ -199,7 +258,7 @@ def delivered(work, out):
     return out
 
 
-def check_threads(n_threads):
+cdef check_threads(n_threads):
     """Return the bound on the number of threads: None, or an int from 1 to 4096."""
     if n_threads is None:
         return None
@@ -214,9 +273,9 @@ def check_threads(n_threads):
     return min(bound, 4096)
 
 
-def check_number(value, name, low=None, high=None):
+cdef check_number(value, name, low=None, high=None):
     """Return a scalar option as a float, which is finite and within bounds if it has these."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
+    if cnp.PyArray_Check(value) and value.ndim == 0:
         value = value[()]
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
@@ -230,7 +289,7 @@ def check_number(value, name, low=None, high=None):
     return number
 
 
-def check_temperature(value):
+cdef check_temperature(value):
     """Return the temperature, a finite number > 0."""
     temperature = check_number(value, "temperature", 0.0, LARGEST)
     if temperature == 0:
@@ -238,7 +297,7 @@ def check_temperature(value):
     return temperature
 
 
-def as_numbers(value, name):
+cdef as_numbers(value, name):
     """Return an array of integers or floats, as it is."""
     array = as_array(value, name)
     if array.dtype.kind not in "iuf" and not is_half(array.dtype):
@@ -274,7 +333,7 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    check_weights(native(array, REAL[1]), "class_weight")
+    check_weights(native(array, DOUBLE), "class_weight")
     weight = converted(array, computed_in(x.dtype), "C")
     with DefaultMode():
         fits = np.all(weight < np.inf)
@@ -285,15 +344,17 @@ def check_class_weight(value, x, axis):
     return weight
 
 
-def for_each_row(value, name, x, axis):
+cdef for_each_row(value, name, cnp.ndarray x, int axis):
     """Return an option that is a number for each row, as float64."""
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
-    return spread_over(native(as_numbers(value, name), REAL[1]), name, rows, "the rows")
+    rows = shape_without(x, axis)
+    return spread_over(native(as_numbers(value, name), DOUBLE), name, rows, "the rows")
 
 
-def check_scale(value, x, axis):
+cdef check_scale(value, cnp.ndarray x, int axis):
     """Return the factor of the gradient: a float, or a float64 array of one for each row."""
-    if type(value) is float or isinstance(value, Real):
+    if type(value) is float:  # also an infinite one, or NaN
+        return value
+    if isinstance(value, Real):
         return check_number(value, "scale")
     array = as_array(value, "scale")
     if array.ndim == 0:
@@ -383,13 +444,15 @@ def in_order(data, classes, indptr):
     return sums, classes[first], begins
 
 
-def check_target(value, x, axis):
+cdef check_target(value, cnp.ndarray x, int axis):
     """Return the target with its class axis last, and whether it holds labels.
 
     Labels keep their integer dtype; a distribution keeps bool, integers and floats; of a
     sparse one the arrays are returned.
     """
-    if hasattr(value, "tocsr"):
+    cdef cnp.ndarray target
+    cdef cnp.dtype dtype
+    if not cnp.PyArray_CheckExact(value) and hasattr(value, "tocsr"):
         with DefaultMode():  # NumPy raises and clears flags
             return check_sparse(value, x, axis), False
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -397,48 +460,57 @@ def check_target(value, x, axis):
     if value is None:
         raise TypeError("target must be class indices or a distribution; got None")
     target = as_array(value, "target")
-    kind = target.dtype.kind
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    dtype = target.descr
     if target.ndim == x.ndim - 1:
-        if target.size == 0 and not isinstance(value, np.ndarray):
-            target, kind = target.astype(np.intp), "i"  # of a list, nothing is known
-        if kind not in "iu":
+        if target.size == 0 and not cnp.PyArray_Check(value):
+            target = target.astype(np.intp)  # of a list, nothing is known
+            dtype = target.descr
+        if dtype.kind not in b"iu":
             raise TypeError(
                 f"target must hold integers if it holds class indices (one dimension less than "
-                f"logits); got dtype {target.dtype}"
+                f"logits); got dtype {dtype}"
             )
-        if target.shape != rows:
-            raise ValueError(
-                f"target must have shape {rows} (class indices) or {x.shape} (a distribution); "
-                f"got {target.shape}"
-            )
-        return native(target, target.dtype.newbyteorder("=")), True
-    if target.shape != x.shape:
-        raise ValueError(
-            f"target must have shape {rows} (class indices) or {x.shape} (a distribution); "
-            f"got {target.shape}"
-        )
-    if kind not in "biuf" and not is_half(target.dtype):
+        check_target_shape(target, x, axis)
+        return native(target, native_order(dtype)), True
+    check_target_shape(target, x, axis)
+    if dtype.kind not in b"biuf" and not is_half(dtype):
         raise TypeError(
-            f"target must be bool, integer or float if it is a distribution; "
-            f"got dtype {target.dtype}"
+            f"target must be bool, integer or float if it is a distribution; got dtype {dtype}"
         )
-    dtype = target.dtype.newbyteorder("=") if kind != "V" else target.dtype
+    dtype = native_order(dtype)
     if is_half(dtype):
-        dtype = dtype if computed_in(x.dtype) == REAL[0] else REAL[0]
-    elif kind == "f" and dtype not in REAL:
-        dtype = REAL[1]
+        dtype = dtype if cnp.PyArray_ITEMSIZE(x) != 8 else FLOAT
+    elif dtype.kind == c"f" and dtype not in REAL:
+        dtype = DOUBLE
     return class_last(native(target, dtype), axis), False
 
 
-def check_options(
-    x, axis, labels, class_weight=None, sample_weight=None, ignore_index=None,
-    label_smoothing=0.0, z_loss=0.0, temperature=1.0, where=None,
-):  # fmt: skip
+cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except -1:
+    """Check that the target has the shape of the logits, with or without the axis."""
+    cdef bint same
+    if target.ndim == x.ndim:
+        same = cnp.PyArray_CompareLists(target.shape, x.shape, x.ndim)
+    else:
+        same = (
+            target.ndim == x.ndim - 1
+            and cnp.PyArray_CompareLists(target.shape, x.shape, axis)
+            and cnp.PyArray_CompareLists(target.shape + axis, x.shape + axis + 1, x.ndim - 1 - axis)
+        )
+    if not same:
+        raise ValueError(
+            f"target must have shape {shape_without(x, axis)} (class indices) or "
+            f"{shape_of(x)} (a distribution); got {shape_of(target)}"
+        )
+    return 0
+
+
+cdef check_options(cnp.ndarray x, int axis, labels, given):
     """Return the options, or None if all of them are the defaults.
 
-    ``labels`` are the class indices that `ignore_index` is about, or None.
+    They come in the order that Options has. ``labels`` are the class indices that `ignore_index`
+    is about, or None.
     """
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where = given
     if (
         class_weight is sample_weight is ignore_index is where is None
         and type(label_smoothing) is type(z_loss) is type(temperature) is float
@@ -459,7 +531,7 @@ def check_options(
     if where is not None:
         where = check_where(where, x, axis)
         if label_smoothing and class_weight is None:  # a mask is laid over these
-            class_weight = np.ones(x.shape[axis], computed_in(x.dtype))
+            class_weight = np.ones(x.shape[axis], computed_in(x.descr))
     return Options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )

@@ -1,0 +1,60 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+# The arguments are checked there, so they may be anything; __init__.pyi says what they should be.
+_Array = NDArray[Any]
+
+def softmax(
+    logits: Any, axis: Any, temperature: Any, where: Any, out: Any, n_threads: Any
+) -> _Array: ...
+def log_softmax(
+    logits: Any, axis: Any, temperature: Any, where: Any, out: Any, n_threads: Any
+) -> _Array: ...
+def logsumexp(
+    logits: Any, axis: Any, keepdims: Any, where: Any, out: Any, n_threads: Any
+) -> _Array: ...
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    axis: Any,
+    options: tuple[Any, ...],
+    reduction: Any,
+    out: Any,
+    n_threads: Any,
+) -> float | _Array: ...
+def cross_entropy_grad(
+    logits: Any,
+    target: Any,
+    axis: Any,
+    options: tuple[Any, ...],
+    reduction: Any,
+    scale: Any,
+    out: Any,
+    n_threads: Any,
+) -> _Array: ...
+def cross_entropy_with_grad(
+    logits: Any,
+    target: Any,
+    axis: Any,
+    options: tuple[Any, ...],
+    reduction: Any,
+    scale: Any,
+    out: Any,
+    n_threads: Any,
+) -> tuple[float | _Array, _Array]: ...
+def cross_entropy_grad_hess(
+    logits: Any,
+    target: Any,
+    axis: Any,
+    class_weight: Any,
+    sample_weight: Any,
+    out: Any,
+    n_threads: Any,
+) -> tuple[_Array, _Array]: ...
+def row_stats(
+    logits: Any, target: Any, axis: Any, where: Any, temperature: Any, n_threads: Any
+) -> tuple[_Array, _Array | None, _Array, _Array, _Array, _Array | None]: ...
+def softmax_vjp(
+    probabilities: Any, vectors: Any, axis: Any, out: Any, n_threads: Any
+) -> _Array: ...

@@ -1,0 +1,213 @@
+# cython: language_level=3
+"""What each public function does: the checks, a call of the core, the result.
+
+Their signatures and documentation are in _api.py. As _checks.pyx, this is Python that is
+compiled, so that a small call stays small.
+"""
+
+cimport numpy as cnp
+from libc.math cimport NAN
+
+from cysoftmax cimport _core
+from cysoftmax._checks cimport (
+    apart_from, check_axis, check_logits, check_options, check_out, check_scale, check_target,
+    check_threads, class_last, computed_in, delivered, options_apart_from, shape_of,
+    shape_without, workspace)
+from cysoftmax._job cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
+
+import numpy as np
+
+from cysoftmax._checks import check_pair, converted, raise_bad_label
+
+cnp.import_array()
+
+
+def softmax(logits, axis, temperature, where, out, n_threads):
+    return rowwise(SOFTMAX, logits, axis, temperature, where, out, n_threads)
+
+
+def log_softmax(logits, axis, temperature, where, out, n_threads):
+    return rowwise(LOG_SOFTMAX, logits, axis, temperature, where, out, n_threads)
+
+
+cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
+    """An array of the shape of the logits."""
+    cdef cnp.ndarray x = check_logits(logits)
+    cdef int along = check_axis(axis, x.ndim)
+    cdef cnp.ndarray work, last_work
+    n_threads = check_threads(n_threads)
+    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, temperature, where))
+    if out is not None:
+        check_out(out, shape_of(x), x.descr)
+    work = workspace(x, out)
+    if x.size:
+        x, last_work = class_last(x, along), class_last(work, along)
+        if out is not None:
+            x, options = apart_from(x, last_work), options_apart_from(options, last_work)
+        _core.rowwise(what, x, last_work, None, options, n_threads)
+    return delivered(work, out)
+
+
+cdef cnp.ndarray one_class(cnp.ndarray x, int axis):
+    """Return an array of the shape, dtype and layout of x without the axis, to be imitated."""
+    if x.shape[axis]:
+        return class_last(x, axis)[..., 0]
+    return np.empty(shape_without(x, axis), x.dtype)
+
+
+def logsumexp(logits, axis, keepdims, where, out, n_threads):
+    cdef bint keep = keepdims
+    cdef cnp.ndarray x = check_logits(logits)
+    cdef int along = check_axis(axis, x.ndim)
+    cdef cnp.ndarray work
+    n_threads = check_threads(n_threads)
+    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, 1.0, where))
+    rows = one_class(x, along)
+    given = out
+    if out is not None:
+        shape = shape_of(x)
+        check_out(out, shape[:along] + (1,) * keep + shape[along + 1:], x.descr)
+        given = np.asarray(out).squeeze(along) if keep else out
+    work = workspace(rows, given)
+    if x.size:
+        x = class_last(x, along)
+        if out is not None:
+            x, options = apart_from(x, work), options_apart_from(options, work)
+        _core.rowwise(LOGSUMEXP, x, None, work, options, n_threads)
+    else:
+        work[...] = -np.inf
+    result = delivered(work, given)
+    if out is not None:
+        return out
+    return np.expand_dims(result, along) if keep else result
+
+
+def cross_entropy(logits, target, axis, options, reduction, out, n_threads):
+    return loss_and_more(
+        LOSS, logits, target, axis, options, reduction, 1.0, out, None, None, n_threads)[0]
+
+
+def cross_entropy_grad(logits, target, axis, options, reduction, scale, out, n_threads):
+    return loss_and_more(
+        GRAD, logits, target, axis, options, reduction, scale, None, out, None, n_threads)[1]
+
+
+def cross_entropy_with_grad(logits, target, axis, options, reduction, scale, out, n_threads):
+    return loss_and_more(
+        LOSS | GRAD, logits, target, axis, options, reduction, scale, None, out, None,
+        n_threads)[:2]
+
+
+def cross_entropy_grad_hess(logits, target, axis, class_weight, sample_weight, out, n_threads):
+    grad, hess = check_pair(out)
+    return loss_and_more(
+        GRAD | VARIANCE, logits, target, axis,
+        (class_weight, sample_weight, None, 0.0, 0.0, 1.0, None), "sum", 1.0, None, grad, hess,
+        n_threads)[1:]
+
+
+cdef tuple loss_and_more(
+    int what, logits, target, axis, options, reduction, scale, losses, grad, hess,
+    n_threads
+):
+    """Return the loss, its gradient and the diagonal of its Hessian, None for what is not wanted.
+
+    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` are
+    those from `class_weight` to `where`, as they came.
+    """
+    cdef cnp.ndarray x = check_logits(logits, "logits")
+    cdef int along = check_axis(axis, x.ndim)
+    cdef cnp.ndarray rows
+    n_threads = check_threads(n_threads)
+    if x.shape[along] == 0:
+        raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
+    target, labels = check_target(target, x, along)
+    options = check_options(x, along, target if labels else None, options)
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+    scale = check_scale(scale, x, along)
+    if losses is not None:
+        if reduction != "none":
+            raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
+        check_out(losses, shape_without(x, along), x.descr)
+    if grad is not None:
+        check_out(grad, shape_of(x), x.descr)
+    if hess is not None:
+        check_out(hess, shape_of(x), x.descr)
+    loss_of_each = grad_work = hess_work = None
+    if what & LOSS and reduction == "none":
+        loss_of_each = workspace(one_class(x, along), losses)
+    if what & GRAD:
+        grad_work = workspace(x, grad)
+    if what & VARIANCE:
+        hess_work = workspace(x, hess)
+
+    loss = NAN if reduction == "mean" else 0.0
+    if x.size:
+        last_grad = class_last(grad_work, along) if what & GRAD else None
+        last_hess = class_last(hess_work, along) if what & VARIANCE else None
+        rows = class_last(x, along)
+        if losses is not None or grad is not None or hess is not None:
+            for out in (loss_of_each, last_grad, last_hess):
+                rows, target, scale = (
+                    apart_from(rows, out), apart_from(target, out), apart_from(scale, out))
+                options = options_apart_from(options, out)
+            if labels and not _core.check_labels(rows, target, options, n_threads):
+                raise_bad_label(target, x.shape[along], options)
+        loss = _core.cross_entropy(
+            what, rows, target, last_grad, loss_of_each, last_hess, scale, reduction == "mean",
+            options, n_threads)
+        if loss is None:
+            raise_bad_label(target, x.shape[along], options)
+    return (
+        loss if loss_of_each is None else delivered(loss_of_each, losses),
+        delivered(grad_work, grad) if what & GRAD else None,
+        delivered(hess_work, hess) if what & VARIANCE else None,
+    )
+
+
+def row_stats(logits, target, axis, where, temperature, n_threads):
+    cdef cnp.ndarray x = check_logits(logits, "logits")
+    cdef int along = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
+    if x.shape[along] == 0:
+        raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
+    if target is not None:
+        target, _ = check_target(target, x, along)
+    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, temperature, where))
+    stats = np.empty((*shape_without(x, along), 6))
+    if x.size and not _core.row_stats(class_last(x, along), target, stats, options, n_threads):
+        raise_bad_label(target, x.shape[along], options)
+    logsumexp, entropy, argmax, max_prob, loss, target_prob = [
+        converted(stats[..., k], np.intp)
+        if k == 2
+        else converted(converted(stats[..., k], computed_in(x.dtype)), x.dtype)
+        for k in range(6)
+    ]
+    if target is None:
+        loss = target_prob = None
+    return logsumexp, loss, entropy, argmax, max_prob, target_prob
+
+
+def softmax_vjp(probabilities, vectors, axis, out, n_threads):
+    cdef cnp.ndarray p = check_logits(probabilities, "p")
+    cdef cnp.ndarray v = check_logits(vectors, "v")
+    cdef cnp.ndarray work, last_work
+    cdef int along
+    if isinstance(vectors, (list, tuple)):  # Python numbers have no dtype of their own
+        v = converted(v, p.dtype)
+    if v.dtype != p.dtype:
+        raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
+    if shape_of(v) != shape_of(p):
+        raise ValueError(f"v must have the shape of p, {shape_of(p)}; got {shape_of(v)}")
+    along = check_axis(axis, p.ndim)
+    n_threads = check_threads(n_threads)
+    if out is not None:
+        check_out(out, shape_of(p), p.descr)
+    work = workspace(p, out)
+    if p.size:
+        p, v, last_work = class_last(p, along), class_last(v, along), class_last(work, along)
+        if out is not None:
+            p, v = apart_from(p, last_work), apart_from(v, last_work)
+        _core.vjp(p, v, last_work, n_threads)
+    return delivered(work, out)
