@@ -1,0 +1,205 @@
+"""Calls whose memory is measured, and how much of it they may need: see test_memory.py.
+
+As a script, in a process into which count_malloc.c was preloaded, prints as JSON how many bytes
+each call had in use at most, beyond those before it. Works without what else lies here.
+"""
+
+import ctypes
+import itertools
+import json
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+import cysoftmax
+from cysoftmax import _threads
+
+REDUCTIONS = ["mean", "sum", "none"]
+# name: shape of the array, its axis of classes, from class to class in memory (1: contiguous)
+LAYOUTS = {
+    "rows": ((200, 5000), -1, 1),
+    "few classes": ((30_000, 30), -1, 1),
+    "classes first": ((400, 2500), 0, 2500),
+    "long classes first": ((10_000, 60), 0, 60),
+    "every other class": ((60, 10_000), -1, 2),
+    "one long row": ((1, 1_000_000), -1, 1),
+}
+KIB = 1 << 10
+
+
+class Case(NamedTuple):
+    """A call: the function with its reduction, where its result goes, of which logits."""
+
+    function: str
+    reduction: str
+    result: str  # "in place", "out" or "new"
+    layout: str
+    dtype: str
+    n_threads: int
+    options: bool = False
+
+    @property
+    def name(self):
+        words = [str(part) for part in self[:5] if part]
+        threads = f"{self.n_threads} thread{'s' * (self.n_threads > 1)}"
+        return ", ".join([*words, threads] + ["options"] * self.options)
+
+    @property
+    def strided(self):
+        return LAYOUTS[self.layout][2] > 1
+
+    @property
+    def n_classes(self):
+        shape, axis, _ = LAYOUTS[self.layout]
+        return shape[axis]
+
+    @property
+    def n_rows(self):
+        return int(np.prod(LAYOUTS[self.layout][0])) // self.n_classes
+
+    @property
+    def logits_bytes(self):
+        return self.n_rows * self.n_classes * np.dtype(self.dtype).itemsize
+
+    @property
+    def row_bytes(self):
+        """Of a row in scratch: float16 is worked on in float32."""
+        return self.n_classes * max(4, np.dtype(self.dtype).itemsize)
+
+    @property
+    def result_bytes(self):
+        """Of the arrays that the call has to make, since it is given none."""
+        number = self.n_rows * np.dtype(self.dtype).itemsize
+        if self.function == "row_stats":
+            return 5 * number + 8 * self.n_rows
+        if self.result != "new":
+            return number if self.function == "cross_entropy_with_grad" else 0
+        large = {"cross_entropy": 0, "logsumexp": 0, "cross_entropy_grad_hess": 2}
+        return large.get(self.function, 1) * self.logits_bytes + number
+
+    @property
+    def shared(self):
+        """Whether the threads share a row out: then the exps wait in the result for their sum."""
+        one_row = self.function in ("cross_entropy_grad_hess", "row_stats", "softmax_vjp")
+        few_rows = _threads.OPENMP and self.n_rows < self.n_threads
+        return few_rows and not (one_row or self.strided or self.options)
+
+    @property
+    def bound(self):
+        """The bytes that the call may have in use at most."""
+        numbers = 7 if self.function == "row_stats" else 1  # which has a float64 for each result
+        of_rows = self.result_bytes + 8 * numbers * self.n_rows + 16 * KIB
+        if self.shared:
+            return of_rows + 16 * self.n_classes // 1024  # a pair for each block of a row
+        rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 1
+        if self.strided and 16 * self.row_bytes <= 512 * KIB:
+            rows = 32  # sixteen side by side, and their exps
+        threads = min(self.n_threads, self.n_rows)
+        return of_rows + threads * (rows * self.row_bytes + 32 * KIB)
+
+
+def all_cases():
+    """Every function, place of the result and reduction on two threads, and with_grad on one."""
+    for layout, dtype in itertools.product(LAYOUTS, ["float32", "float64", "float16"]):
+        if dtype == "float16" and layout not in ("rows", "long classes first"):
+            continue
+        for n_threads in (1, 2):
+            for function, reduction, result in calls():
+                if dtype == "float32" or function in ("softmax", "cross_entropy_with_grad"):
+                    yield Case(function, reduction, result, layout, dtype, n_threads)
+        yield Case("cross_entropy_with_grad", "mean", "in place", layout, dtype, 2, True)
+
+
+def calls():
+    """Yield functions, their reductions, and where they may be told to put their results."""
+    for function in ("softmax", "log_softmax", "softmax_vjp", "cross_entropy_grad_hess"):
+        for result in ("in place", "out", "new"):
+            yield function, "", result
+    yield "logsumexp", "", "out"
+    yield "row_stats", "", "new"
+    for reduction in REDUCTIONS:
+        yield "cross_entropy", reduction, "out" if reduction == "none" else "new"
+        for function in ("cross_entropy_grad", "cross_entropy_with_grad"):
+            for result in ("in place", "out", "new"):
+                yield function, reduction, result
+
+
+# ---------------------------------------------------------------- what the script does
+
+
+def arrays(case):
+    """Return logits in the layout of a case, and a label for each row."""
+    shape, axis, _ = LAYOUTS[case.layout]
+    step = 2 if case.layout == "every other class" else 1
+    x = np.zeros((*shape[:-1], shape[-1] * step), case.dtype)[..., ::step]
+    x[...] = np.linspace(-3, 3, case.n_classes).astype(case.dtype).reshape([-1, 1][: -axis or 2])
+    return x, np.arange(case.n_rows) % case.n_classes, axis
+
+
+def prepared(case):
+    """Return the call of a case as a function without arguments; all it is given exists then."""
+    x, y, axis = arrays(case)
+    keywords = {"axis": axis, "n_threads": case.n_threads}
+    if case.reduction:
+        keywords["reduction"] = case.reduction
+    if case.options:
+        keywords |= some_options(case, x)
+    args = (x, y)
+    if case.function == "softmax_vjp":
+        args = (x, np.ones_like(x))
+    elif "cross" not in case.function and case.function != "row_stats":
+        args = (x,)
+    if case.result != "new":
+        like_rows = case.function in ("logsumexp", "cross_entropy")
+        out = np.zeros(case.n_rows, x.dtype) if like_rows else np.zeros_like(x)
+        if case.result == "in place":
+            out = x
+        if case.function == "cross_entropy_grad_hess":
+            out = (out, np.zeros_like(x))
+        keywords["out"] = out
+    function = getattr(cysoftmax, case.function)
+    return lambda: function(*args, **keywords)
+
+
+def some_options(case, x):
+    return {
+        "class_weight": np.ones(case.n_classes),
+        "sample_weight": np.ones(case.n_rows),
+        "label_smoothing": 0.1,
+        "z_loss": 1e-3,
+        "temperature": 0.7,
+        "where": np.ones(x.shape, bool),
+    }
+
+
+def copied():
+    """Yield calls that must copy the logits, by name, and the bytes of the copy."""
+    x = np.zeros((200, 5000), np.float32)
+    y = np.zeros(200, int)
+    swapped, integers = x.astype(x.dtype.newbyteorder()), x.astype(int)
+    yield "byte-swapped", lambda: cysoftmax.cross_entropy(swapped, y), x.nbytes
+    yield "integers", lambda: cysoftmax.logsumexp(integers), 2 * x.nbytes
+    yield "moved by a row", lambda: cysoftmax.softmax(x[1:], out=x[:-1]), x[1:].nbytes
+
+
+def main(counter):
+    counter = ctypes.CDLL(counter)
+    counter.end_count.restype = ctypes.c_ssize_t
+
+    def most_in_use(call):
+        counter.begin_count()
+        result = call()
+        used = counter.end_count()
+        del result
+        return used
+
+    cysoftmax.softmax(np.zeros((1000, 1000)))  # starts the threads
+    counts = {case.name: most_in_use(prepared(case)) for case in all_cases()}
+    counts |= {name: most_in_use(call) for name, call, _ in copied()}
+    counts["a million bytes"] = most_in_use(lambda: np.empty(1_000_000, np.uint8).size)
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

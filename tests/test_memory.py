@@ -1,0 +1,92 @@
+"""Memory: beyond inputs and results a call needs a few rows for each thread, a number for each row.
+
+Every malloc of a process is counted, NumPy's, the core's and that of all threads: in a process of
+its own, into which a counter is preloaded. The same bytes every time, whatever the machine does.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from memory_of_calls import LAYOUTS, REDUCTIONS, all_cases, calls, copied
+
+import cysoftmax
+from cysoftmax import _threads
+
+HERE = Path(__file__).parent
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+CASES = {case.name: case for case in all_cases()}
+# One row is all of the logits: a thread that has it to itself has to keep its exps.
+SMALL = {name: case for name, case in CASES.items() if case.n_rows > 1 or case.shared}
+IN_PLACE = [name for name, case in SMALL.items() if case.result == "in place"]
+
+pytestmark = [
+    pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="counts the malloc of glibc"),
+    pytest.mark.skipif(COMPILER is None, reason="needs a C compiler"),
+]
+
+
+@pytest.fixture(scope="module")
+def most_in_use(tmp_path_factory):
+    """The bytes that each call of memory_of_calls.py had in use at most, by its name."""
+    counter = tmp_path_factory.mktemp("counter") / "count_malloc.so"
+    flags = ["-std=c11", "-O2", "-shared", "-fPIC"]
+    subprocess.run([COMPILER, *flags, HERE / "count_malloc.c", "-o", counter], check=True)
+    result = subprocess.run(
+        [sys.executable, HERE / "memory_of_calls.py", counter],
+        env={**os.environ, "LD_PRELOAD": str(counter)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_each_function_that_computes_is_measured_in_each_layout_and_reduction():
+    computing = {name for name in cysoftmax.__all__ if name.islower()} - {"show_config"}
+    assert {function for function, _, _ in calls()} == computing
+    assert {case.layout for case in CASES.values()} == set(LAYOUTS)
+    assert {case.reduction for case in CASES.values()} == {"", *REDUCTIONS}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_beyond_results_a_call_needs_a_few_rows_for_each_thread_and_a_number_for_each_row(
+    most_in_use, name
+):
+    assert most_in_use[name] <= CASES[name].bound
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_nothing_of_the_size_of_the_logits_is_allocated(most_in_use, name):
+    assert most_in_use[name] < CASES[name].logits_bytes / 2
+
+
+@pytest.mark.skipif(not _threads.OPENMP, reason="built without OpenMP")
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shared])
+def test_a_long_row_that_threads_share_out_needs_no_row_of_scratch(most_in_use, name):
+    case = CASES[name]
+    assert most_in_use[name] - case.result_bytes < case.row_bytes / 50
+
+
+# ---------------------------------------------------------------- what must be noticed
+
+
+def test_what_numpy_allocates_is_counted(most_in_use):
+    assert 1_000_000 <= most_in_use["a million bytes"] < 1_000_000 + 10_000
+
+
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, _, size in copied()])
+def test_a_copy_of_the_logits_is_counted(most_in_use, name, size):
+    assert size <= most_in_use[name] < 1.1 * size
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_copy_of_the_logits_would_not_fit_into_the_bound(name):
+    case = CASES[name]
+    assert case.bound - case.result_bytes < case.logits_bytes
