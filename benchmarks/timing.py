@@ -1,10 +1,11 @@
-"""Times that are compared with each other: in turns, in one process, and the copy as a limit."""
+"""Times to be compared with each other: in turns, in one process; copy and read as limits."""
 
 import ctypes
 import shutil
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
@@ -14,17 +15,18 @@ from benchmarks.cases import public
 SOURCE = Path(__file__).with_name("streaming_copy.c")
 
 
-def shortest(*calls, seconds=0.4, turns=3, share=0.01):
+def shortest(*calls, seconds=0.4, turns=3, share=0.01, pause=0.0):
     """Return the shortest time of each call.
 
     They take turns, so that all meet the same machine, for so many seconds and at least so many
     turns; a short one is called again within its turn, for a share of a second. The first turn
-    only warms up.
+    only warms up. A pause lets the threads of the one before come to rest.
     """
     best = [float("inf")] * len(calls)
     end, done = time.perf_counter() + seconds, -1
     while done < turns or time.perf_counter() < end:
         for i, call in enumerate(calls):
+            time.sleep(pause)
             turn_ends = time.perf_counter() + share
             now = 0.0
             while now < turn_ends:
@@ -37,17 +39,23 @@ def shortest(*calls, seconds=0.4, turns=3, share=0.01):
     return best
 
 
-def streaming_copy():
-    """Return ``copy(to, from)``, which stores past the caches on as many threads as the library."""
+@cache
+def limits():
+    """Return the library of the limits, and the number of threads that cysoftmax would use."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SkipNotImplemented("no C compiler for the streaming copy")
-    n_threads = public("show_config")("dicts")["threads"]["default"]
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "streaming_copy.so")
         flags = ["-O2", "-fopenmp", "-shared", "-fPIC"]
         subprocess.run([compiler, *flags, SOURCE, "-o", library], check=True)
-        function = ctypes.CDLL(library).streaming_copy
+        return ctypes.CDLL(library), public("show_config")("dicts")["threads"]["default"]
+
+
+def streaming_copy():
+    """Return ``copy(to, from)``, which stores past the caches on as many threads as the library."""
+    library, n_threads = limits()
+    function = library.streaming_copy
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     function.restype = None
 
@@ -57,3 +65,12 @@ def streaming_copy():
         function(to.ctypes.data, source.ctypes.data, source.nbytes, n_threads)
 
     return copy
+
+
+def streaming_read():
+    """Return ``read(array)``: the exclusive or of all its 64-bit words, on as many threads."""
+    library, n_threads = limits()
+    function = library.streaming_read
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    function.restype = ctypes.c_uint64
+    return lambda array: function(array.ctypes.data, array.nbytes, n_threads)

@@ -250,6 +250,19 @@ def test_the_streaming_copy_copies(suite, size):
     np.testing.assert_array_equal(to, source)
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 1000, 100_003])
+def test_the_streaming_read_reads_every_word(suite, size):
+    words = np.random.default_rng(0).integers(0, 2**64, size, np.uint64)
+    assert suite("timing").streaming_read()(words) == np.bitwise_xor.reduce(words)
+
+
+def test_candidates_pause_before_their_turns(suite, monkeypatch):
+    timing, pauses = suite("timing"), []
+    monkeypatch.setattr(timing.time, "sleep", pauses.append)
+    timing.shortest(int, str, seconds=0, turns=2, share=0, pause=0.25)
+    assert pauses == [0.25] * 6
+
+
 def test_candidates_take_turns_and_the_first_turn_does_not_count(suite):
     called = []
     times = suite("timing").shortest(
