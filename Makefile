@@ -61,6 +61,11 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
 
+# What only `make compare` needs, in the same venv.
+$(PEERS)/.compare: $(PEERS)/.tools
+	$(PEERS)/bin/python -m pip install --quiet --group compare
+	touch $@
+
 .PHONY: demo-boosting
 demo-boosting: build $(PEERS)/.tools  ## Give LightGBM an objective, and compare with its own
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
@@ -68,7 +73,8 @@ demo-boosting: build $(PEERS)/.tools  ## Give LightGBM an objective, and compare
 .PHONY: test-dashboard
 test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, the dashboard
 	$(BIN)/asv check --python=same
-	$(BIN)/pytest -m "dashboard and not slow" tests/test_benchmarks.py tests/test_dashboard.py
+	$(BIN)/pytest -m "dashboard and not slow" tests/test_benchmarks.py tests/test_compare.py \
+	  tests/test_dashboard.py
 
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
@@ -168,6 +174,22 @@ dashboard-site: $(VENV)/.bench
 	-git log -$(COMMITS) --format=%H -- cysoftmax src setup.py | \
 	  $(ASV) run --skip-existing --bench "$(HISTORY)" HASHFILE:-
 	$(ASV) publish --no-pull
+
+# ---------------------------------------------------------------- other libraries
+
+COMPARE := PYTHONPATH=$(CURDIR) $(PEERS)/bin/python -m benchmarks.compare
+
+.PHONY: compare-setup
+compare-setup: build $(PEERS)/.compare  ## Install the libraries that `make compare` compares with
+
+.PHONY: compare
+compare: compare-setup  ## Compare speed with other libraries; draw it into docs/ (10 minutes)
+	$(COMPARE).run --json docs/compare.json
+	$(COMPARE).plot docs/compare.json docs
+
+.PHONY: compare-quick
+compare-quick: compare-setup  ## The same for loss and gradient, hastily; OPTIONS="--shapes 1x10"
+	$(COMPARE).run --quick $(OPTIONS)
 
 .PHONY: lint
 lint: build  ## Check style, types and stubs; change nothing
