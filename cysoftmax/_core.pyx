@@ -27,7 +27,7 @@ from cysoftmax._job cimport (
     put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
-    CHUNK, TILE, Isa, Kernels, cache_size, fp_enter, fp_leave, fp_mode, isas)
+    CHUNK, TILE, Isa, Kernels, Line, cache_size, fp_enter, fp_leave, fp_mode, isas)
 from cysoftmax._threads cimport thread_count, thread_num
 
 import os
@@ -85,9 +85,10 @@ cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
     TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
-    STREAM_ROW_BYTES = 512      # below, too many lines at the ends of rows are not whole
+    STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
-    FETCH_BYTES = 1 << 18   # the next row is fetched early if rows are not larger
+    FETCH_BYTES = 1 << 18   # rows are fetched early if they are not larger,
+    FETCH_AHEAD = 1 << 12   # and so many bytes before the next one is needed
     LABELS_AT_ONCE = 512    # so many are checked at a time
     PAGE = 4096
 
@@ -718,18 +719,21 @@ cdef inline double filling(const Job *job) noexcept nogil:
     return -INFINITY if job.what & LOG_SOFTMAX else 0
 
 
-cdef void write_row(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
+cdef void write_row(Job *job, Line *line, const Group *g, int r, const Place *p) noexcept nogil:
     """The output of row r."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, i = g.first + r
     cdef bint at_once = job.out.direct and (p.where == NULL or stays_masked(job, g, r, p))
+    cdef bint stream = job.stream and at_once
     cdef char *out = row_at(job, &job.out, i) if at_once else p.e
     if job.what & LOG_SOFTMAX:
-        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, job.stream and at_once)
-    elif job.what & SOFTMAX or job.target_is == LABELS and g.w == job.ones:
-        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, job.stream and at_once)
+        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, stream)
+    elif not (job.what & SOFTMAX or job.target_is == LABELS and not leaves_more(job)):
+        gradient(job, g, r, p, out, stream)
+    elif stream:
+        k.stream(p.e, n, g.hi[r], g.lo[r], out, line)
     else:
-        gradient(job, g, r, p, out, job.stream and at_once)
+        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, False)
     if not at_once:
         deliver(job, &job.out, i, out, p.where)
 
@@ -811,13 +815,11 @@ cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
     return scratch + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>scratch) % PAGE & ~<uintptr_t>63)
 
 
-cdef inline const char *next_row(const Job *job, ptrdiff_t i) noexcept nogil:
-    """The row after row i, if it is worth fetching while that one is worked on: if it is read
-    where it is, and both fit into the L2 cache."""
-    if i + 1 == job.n_rows or not job.x.direct or (
-            job.n_classes > FETCH_BYTES // job.itemsize):
+cdef inline const char *early(const Job *job, ptrdiff_t i) noexcept nogil:
+    """The row that is to be fetched while row i is worked on, or NULL."""
+    if job.fetch_rows == 0:
         return NULL
-    return row_at(job, &job.x, i + 1)
+    return row_at(job, &job.x, min(i + job.fetch_rows, job.n_rows - 1))
 
 
 cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
@@ -840,11 +842,11 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
             continue
         p[r].x = load_row(job, &job.x, g.first + r, scratch + job.x_at, p[r].where)
         if exps == NULL and keeps_exps(job):
-            exps = offset_from(scratch, p[r].x)
+            exps = offset_from(scratch + job.e_at, p[r].x)
         if exps != NULL:
             p[r].e = exps + r * job.exp_bytes
         g.shift[r] = job.kernels.max(p[r].x, job.n_classes)
-        total = sum_of_exp(job, p[r].x, g.shift[r], next_row(job, g.first + r), (
+        total = sum_of_exp(job, p[r].x, g.shift[r], early(job, g.first + r), (
             p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL))
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
@@ -880,14 +882,14 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
             fill_row(job, &job.out, g.first + r, filling(job))
             fill_row(job, &job.variance, g.first + r, 0)
         elif job.out.data != NULL:
-            write_row(job, g, r, &p[r])
+            write_row(job, <Line *>scratch, g, r, &p[r])
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     """Row i of p * (v - sum(p v))."""
     cdef const char *p = load_row(job, &job.x, i, scratch + job.x_at)
     cdef const char *v = load_row(job, &job.target, i, scratch + job.target_at)
-    cdef char *out = scratch
+    cdef char *out = scratch + job.e_at
     cdef Total s = dot(job, v, p, 0, False)
     if job.out.direct:
         out = row_at(job, &job.out, i)
@@ -1025,7 +1027,7 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
     cdef Weights[TILE] weights
     if tiled(job):
         open_group(job, &g, first, n_rows, weights)
-        do_tile(job, scratch, &g)
+        do_tile(job, scratch + job.e_at, &g)
         memcpy(loss, g.loss, sizeof(loss))
         for r in range(n_rows if job.weighted else 0):
             weight[r] = g.w[r].weight
@@ -1050,12 +1052,16 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
 
 cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
-    cdef ptrdiff_t row = (job.n_classes * job.itemsize // PAGE + 2) * PAGE, at = 0
+    cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
+    cdef ptrdiff_t at = (sizeof(Line) + 63) // 64 * 64
+    job.e_at = at
     if tiled(job):
-        job.scratch_bytes = (2 * TILE * job.n_classes * job.itemsize // PAGE + 1) * PAGE
+        job.scratch_bytes = ((at + 2 * TILE * size) // PAGE + 1) * PAGE
         return
+    if job.x.direct and size <= FETCH_BYTES:
+        job.fetch_rows = 1 + FETCH_AHEAD // size
     job.together = 1
-    job.exp_bytes = (job.n_classes * job.itemsize + 63) // 64 * 64
+    job.exp_bytes = (size + 63) // 64 * 64
     if job.what & MASS or (
             job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
             and job.target_is != DISTRIBUTION):
@@ -1077,7 +1083,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     job.variance_at = at
     if job.variance.data != NULL and not job.variance.direct:
         at += row
-    job.scratch_bytes = at
+    job.scratch_bytes = (at // PAGE + 1) * PAGE
 
 
 cdef int run(Job *job, int n_threads) except -1:
@@ -1106,14 +1112,18 @@ cdef int run(Job *job, int n_threads) except -1:
     if n_threads == 1:
         with nogil:
             mode = fp_enter()
+            (<Line *>scratch).n = 0
             for g in range(n_groups):
                 do_group(job, scratch, g, group_rows)
+            job.kernels.end_line(<Line *>scratch)
             fp_leave(mode)
     else:
         with nogil, parallel(num_threads=n_threads):
             mode = fp_enter()
+            (<Line *>(scratch + thread_num() * job.scratch_bytes)).n = 0
             for g in prange(n_groups, schedule="static"):
                 do_group(job, scratch + thread_num() * job.scratch_bytes, g, group_rows)
+            job.kernels.end_line(<Line *>(scratch + thread_num() * job.scratch_bytes))
             fp_leave(mode)
     if memory != small:
         free(memory)

@@ -87,8 +87,9 @@ cdef struct Job:
     double *weights                 # its weight, if `weighted`
     double *partial                 # hi, lo of each group's sum of losses and of weights, or NULL
     int bad                         # set if a label was out of range
-    ptrdiff_t x_at, target_at, where_at, base_at, variance_at   # where a thread's scratch has a
-    ptrdiff_t scratch_bytes         # row for each; that of the output is at its beginning
+    ptrdiff_t e_at, x_at, target_at, where_at, base_at, variance_at     # where a thread's scratch
+    ptrdiff_t scratch_bytes         # has room for each; a Line is at its beginning
+    ptrdiff_t fetch_rows            # so many rows ahead are fetched, or none
     ptrdiff_t exp_bytes             # from one row of exps to the next
     int together                    # so many rows are worked on by do_rows
     int n_arrays                    # there are, of the arrays above

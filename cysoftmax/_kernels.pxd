@@ -7,6 +7,9 @@ cdef extern from "kernels.h" nogil:
         CHUNK "CYSOFTMAX_CHUNK"
         TILE "CYSOFTMAX_TILE"
 
+    ctypedef struct Line "cysoftmax_line":
+        ptrdiff_t n
+
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
         double unit
@@ -16,6 +19,9 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
                       double base_weight, const void *a, double weight, void *out,
                       bint stream) noexcept nogil
+        void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
+                       Line *line) noexcept nogil
+        void (*end_line)(Line *line) noexcept nogil
         void (*subtract)(void *out, double a, double weight) noexcept nogil
         void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse,
                          double fine, double weight, void *out, bint stream) noexcept nogil
