@@ -468,46 +468,59 @@ cdef inline double within(double value) noexcept nogil:
 
 
 cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
-    """From the sums: log(total) = log(1 + rest) and what the exps are multiplied with. The
-    largest term is exactly 1, and rest what else there is, to full relative accuracy however
-    small it is."""
-    cdef double weight[TILE]
+    """From the sums of all rows to their logarithms and factors."""
+    take_logs(job, g, 0, g.n_rows)
+    take_factors(job, g, 0, g.n_rows)
+
+
+cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcept nogil:
+    """log(total) = log(1 + rest) of some rows. The largest term is exactly 1, and rest what else
+    there is, to full relative accuracy however small it is."""
     cdef int r
     if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS | STATS) or job.z_loss != 0:
-        for r in range(g.n_rows):
+        for r in range(begin, end):
             g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
-        job.doubles.log1p(g.log_total, g.n_rows)
+        job.doubles.log1p(g.log_total + begin, end - begin)
+
+
+cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noexcept nogil:
+    """What the exps of some rows are multiplied with, and which classes are not just scaled."""
+    cdef double weight[TILE]
+    cdef int r
     if job.what & SOFTMAX:
-        for r in range(g.n_rows):
+        for r in range(begin, end):
             weight[r] = 1
-        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
     elif job.what & GRAD:
-        for r in range(g.n_rows):
+        for r in range(begin, end):
             weight[r] = g.w[r].sample * total_mass(job, g, r)
             if job.z_loss != 0:
                 weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
             weight[r] *= g.w[r].factor
         if job.rate != NULL:
-            for r in range(g.n_rows):
+            for r in range(begin, end):
                 weight[r] = within(weight[r])
-        job.doubles.divide(weight, g.coarse, g.fine, g.n_rows, g.hi, g.lo)
         if job.keep != 0 and (job.weighted or leaves_more(job)):
-            for r in range(g.n_rows):
+            for r in range(begin, end):
                 g.w[r].extra = extra_of(job, g, r)
                 g.w[r].half = half_of(g, r)
+    else:
+        return
+    job.doubles.divide(weight + begin, g.coarse + begin, g.fine + begin, end - begin,
+                       g.hi + begin, g.lo + begin)
 
 
-cdef inline void label_terms(const Job *job, Group *g, const char **x,
+cdef inline void label_terms(const Job *job, Group *g, int begin, int end, const char **x,
                              ptrdiff_t step) noexcept nogil:
     """share (x - shift) of the labels; a row's classes are `step` bytes apart."""
     cdef const void *logits[TILE]
     cdef double[TILE] share
     cdef int r
-    for r in range(g.n_rows):
+    for r in range(begin, end):
         expect(0 <= g.y[r] < job.n_classes)
         share[r] = g.w[r].share
         logits[r] = x[r] + g.y[r] * step
-    job.kernels.terms(share, logits, g.shift, g.n_rows, g.sharp_hi, g.sharp_lo)
+    job.kernels.terms(share + begin, logits + begin, g.shift + begin, end - begin,
+                      g.sharp_hi + begin, g.sharp_lo + begin)
 
 
 cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
@@ -603,17 +616,17 @@ cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept 
     return job.keep * g.w[r].sample * g.w[r].factor
 
 
-cdef inline void exclude_labels(const Job *job, const Group *g, char **e,
+cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end, char **e,
                                 ptrdiff_t step) noexcept nogil:
     """Before the exps are scaled: what has to be done for the labels. A row's classes are `step`
     bytes apart; where e is NULL there is nothing to do."""
     cdef void *exps[TILE]
     cdef int r
-    for r in range(g.n_rows):
+    for r in range(begin, end):
         exps[r] = NULL
         if e[r] != NULL and g.w[r].share >= g.w[r].half:
             exps[r] = e[r] + g.y[r] * step
-    job.kernels.exclude(exps, g.coarse, g.fine, g.n_rows)
+    job.kernels.exclude(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
 
 
 cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
@@ -823,18 +836,40 @@ cdef inline const char *early(const Job *job, ptrdiff_t i) noexcept nogil:
 
 
 cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
-    """A group's rows, one after the other: outputs are written, losses left in the group.
-
-    In three steps, so that the few numbers of all its rows are worked on together.
-    """
+    """A group's rows, one after the other: outputs are written, losses left in the group."""
     cdef Place[TILE] p
+    cdef int begin = 0
+    while begin < g.n_rows:
+        rows_together(job, scratch, g, begin, min(begin + job.together, g.n_rows), p)
+        begin += job.together
+    if job.logs_late and not job.what & MASS:
+        take_logs(job, g, 0, g.n_rows)
+        if job.what & LOSS:
+            label_losses(job, g)
+        elif job.what & LOGSUMEXP:
+            take_logsumexps(job, g, 0, g.n_rows, p)
+
+
+cdef inline void take_logsumexps(const Job *job, Group *g, int begin, int end,
+                                 const Place *p) noexcept nogil:
+    cdef int r
+    for r in range(begin, end):
+        g.loss[r] = -INFINITY
+        if not g.skipped[r]:
+            g.loss[r] = logsumexp_of(job, p[r].x, g.shift[r], g.log_total[r])
+
+
+cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int end,
+                               Place *p) noexcept nogil:
+    """So many rows that their exps stay in the L1 cache; in three steps, so that the few numbers
+    of all of them are worked on together."""
     cdef const char *x[TILE]
     cdef char *e[TILE]
     cdef Total total
     cdef char *exps = NULL
     cdef int r
 
-    for r in range(g.n_rows):
+    for r in range(begin, end):
         p[r] = Place(NULL, NULL, NULL, job.class_weight, NULL)
         if job.prepared:
             prepare_row(job, scratch, g, r, &p[r])
@@ -844,38 +879,39 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
         if exps == NULL and keeps_exps(job):
             exps = offset_from(scratch + job.e_at, p[r].x)
         if exps != NULL:
-            p[r].e = exps + r * job.exp_bytes
+            p[r].e = exps + (r - begin) * job.exp_bytes
         g.shift[r] = job.kernels.max(p[r].x, job.n_classes)
+    if job.what & MASS:
+        return
+
+    for r in range(begin, end):     # not in one loop: no exp waits for its own row's maximum
+        if g.skipped[r]:
+            continue
         total = sum_of_exp(job, p[r].x, g.shift[r], early(job, g.first + r), (
             p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL))
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
-    if job.what & MASS:
-        return
-    finish_group(job, g)
+    if not job.logs_late:
+        take_logs(job, g, begin, end)
+        if job.what & LOGSUMEXP:
+            take_logsumexps(job, g, begin, end, p)
+    take_factors(job, g, begin, end)
     if job.target_is == LABELS:
-        for r in range(g.n_rows):
+        for r in range(begin, end):
             x[r] = p[r].x
             e[r] = p[r].e
         if job.what & LOSS:
-            label_terms(job, g, x, job.itemsize)
-            if job.smoothing == 0:
-                label_losses(job, g)
+            label_terms(job, g, begin, end, x, job.itemsize)
     if job.what & VARIANCE:
-        for r in range(g.n_rows):
+        for r in range(begin, end):
             if not g.skipped[r]:
                 write_variance(job, scratch, g, r, &p[r])
     if job.what & GRAD and job.target_is == LABELS and job.keep != 0:
-        exclude_labels(job, g, e, job.itemsize)
-    for r in range(g.n_rows):
-        if not g.skipped[r]:
-            if job.what & LOGSUMEXP:
-                g.loss[r] = logsumexp_of(job, p[r].x, g.shift[r], g.log_total[r])
-            elif job.what & LOSS and not g.ignored[r] and (
-                    job.target_is != LABELS or job.smoothing != 0):
-                g.loss[r] = row_loss(job, g, r, &p[r])
-        elif job.what & LOGSUMEXP:
-            g.loss[r] = -INFINITY
+        exclude_labels(job, g, begin, end, e, job.itemsize)
+
+    for r in range(begin, end):
+        if job.what & LOSS and not job.logs_late and not g.ignored[r]:
+            g.loss[r] = row_loss(job, g, r, &p[r])
         if job.what & STATS:
             write_stats(job, g, r, &p[r])
         elif g.skipped[r]:
@@ -934,7 +970,7 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     finish_group(job, g)
 
     if job.what & LOSS:
-        label_terms(job, g, x, job.x.step)
+        label_terms(job, g, 0, g.n_rows, x, job.x.step)
         label_losses(job, g)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
@@ -952,7 +988,7 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
         store_tile(job, &job.out, g, second)
         return
     if job.what & GRAD:
-        exclude_labels(job, g, e, TILE * step)
+        exclude_labels(job, g, 0, g.n_rows, e, TILE * step)
     k.tile_scale(tile, n, g.hi, g.lo)
     if job.what & GRAD and leaves_more(job):
         for r in range(g.n_rows):
@@ -1015,9 +1051,9 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
 
 cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
     """One unit of the loop: 16 rows, or 1 where there are few."""
-    cdef double[TILE] loss, weight
+    cdef double[TILE] weight
     cdef ptrdiff_t first = group * group_rows
-    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r, b
+    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
     cdef double *sums
     if job.what & VJP:
         for r in range(n_rows):
@@ -1025,28 +1061,20 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
         return
     cdef Group g
     cdef Weights[TILE] weights
+    open_group(job, &g, first, n_rows, weights)
     if tiled(job):
-        open_group(job, &g, first, n_rows, weights)
         do_tile(job, scratch + job.e_at, &g)
-        memcpy(loss, g.loss, sizeof(loss))
-        for r in range(n_rows if job.weighted else 0):
-            weight[r] = g.w[r].weight
     else:
-        r = 0
-        while r < n_rows:
-            open_group(job, &g, first + r, min(job.together, n_rows - r), weights)
-            do_rows(job, scratch, &g)
-            memcpy(loss + r, g.loss, g.n_rows * sizeof(double))
-            for b in range(g.n_rows if job.weighted else 0):
-                weight[r + b] = g.w[b].weight
-            r += job.together
+        do_rows(job, scratch, &g)
     if job.losses != NULL or job.result.data != NULL:
         for r in range(n_rows):
-            keep_numbers(job, first + r, loss[r], weight[r])
+            keep_numbers(job, first + r, g.loss[r], g.w[r].weight)
     if job.partial != NULL:
         sums = job.partial + 4 * group
-        add_up(loss, n_rows, sums, sums + 1)
+        add_up(g.loss, n_rows, sums, sums + 1)
         if job.weighted:
+            for r in range(n_rows):
+                weight[r] = g.w[r].weight
             add_up(weight, n_rows, sums + 2, sums + 3)
 
 
@@ -1060,6 +1088,10 @@ cdef void lay_out_scratch(Job *job) noexcept:
         return
     if job.x.direct and size <= FETCH_BYTES:
         job.fetch_rows = 1 + FETCH_AHEAD // size
+    # A row's loss may wait for those of its group if its logits can be changed before that.
+    job.logs_late = (not copies_logits(job) and job.z_loss == 0
+                     and not job.what & (LOG_SOFTMAX | STATS)
+                     and (not job.what & LOSS or job.target_is == LABELS and job.smoothing == 0))
     job.together = 1
     job.exp_bytes = (size + 63) // 64 * 64
     if job.what & MASS or (
@@ -1201,7 +1233,7 @@ cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares)
             if largest[u] > g.shift[r]:
                 g.shift[r] = largest[u]
     if job.what & LOSS:
-        label_terms(job, g, x, job.itemsize)
+        label_terms(job, g, 0, g.n_rows, x, job.itemsize)
 
 
 cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
@@ -1229,7 +1261,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
     if job.what & GRAD:
-        exclude_labels(job, g, e, job.itemsize)
+        exclude_labels(job, g, 0, g.n_rows, e, job.itemsize)
 
 
 cdef void long_close(Job *job, const Group *g) noexcept nogil:

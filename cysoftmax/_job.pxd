@@ -91,7 +91,8 @@ cdef struct Job:
     ptrdiff_t scratch_bytes         # has room for each; a Line is at its beginning
     ptrdiff_t fetch_rows            # so many rows ahead are fetched, or none
     ptrdiff_t exp_bytes             # from one row of exps to the next
-    int together                    # so many rows are worked on by do_rows
+    int together                    # so many rows are worked on at a time by do_rows
+    bint logs_late                  # and the logarithms taken for a whole group
     int n_arrays                    # there are, of the arrays above
     # What is as large as it could ever have to be; only what is used of it is ever filled.
     Weights[TILE] ones              # of rows about which no option says anything
