@@ -88,6 +88,7 @@ cdef enum:
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
     FETCH_BYTES = 1 << 18   # rows are fetched early if they are not larger,
+    LATE_BYTES = 1 << 21    # rows are stored late if they are not larger
     FETCH_AHEAD = 1 << 12   # and so many bytes before the next one is needed
     LABELS_AT_ONCE = 512    # so many are checked at a time
     PAGE = 4096
@@ -256,19 +257,42 @@ cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, 
 
 # ---------------------------------------------------------------- sums over a row
 
+cdef struct Late:               # a row whose exps wait to be scaled and stored
+    const char *e
+    char *out
+    double hi, lo
+
+cdef struct Thread:             # what a thread keeps from one group of rows to the next
+    Line line
+    int half                    # of its room for exps: which of the two is in use
+    int n_late, begin_late      # the rows late[begin_late] ... late[n_late - 1]
+    Late[TILE] late
+
+
+cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
+                              double lo, char *out, bint stream) noexcept nogil:
+    if stream:
+        job.kernels.stream(e, n, hi, lo, out, line)
+    else:
+        job.kernels.scale(e, n, hi, lo, NULL, 0, NULL, 0, out, False)
+
+
 cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
-                             char *e) noexcept nogil:
+                             char *e, Thread *t=NULL, Late *late=NULL) noexcept nogil:
     """sum exp(d) over the classes; each exp goes to e, unless that is NULL. The row at `next` is
-    fetched from memory on the way, unless that is NULL."""
+    fetched from memory on the way, and the one at `late` written, unless they are NULL."""
     cdef Total total = Total(0, 0, 0)
     cdef double coarse, fine
-    cdef ptrdiff_t b, at
+    cdef ptrdiff_t b, at, n
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
-        job.kernels.exp_sum(x + at, min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK), shift,
-                            job.rate, next + at if next != NULL else NULL,
+        n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
+        job.kernels.exp_sum(x + at, n, shift, job.rate, next + at if next != NULL else NULL,
                             e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
+        if late != NULL:
+            write_scaled(job, &t.line, late.e + at, n, late.hi, late.lo, late.out + at,
+                         job.stream)
     finish(&total)
     return total
 
@@ -732,6 +756,12 @@ cdef inline double filling(const Job *job) noexcept nogil:
     return -INFINITY if job.what & LOG_SOFTMAX else 0
 
 
+cdef inline bint scales_only(const Job *job) noexcept nogil:
+    """Whether an output is nothing but exps times a factor."""
+    return job.what & SOFTMAX or (
+        job.what & GRAD and job.target_is == LABELS and not leaves_more(job))
+
+
 cdef void write_row(Job *job, Line *line, const Group *g, int r, const Place *p) noexcept nogil:
     """The output of row r."""
     cdef const Kernels *k = job.kernels
@@ -741,12 +771,10 @@ cdef void write_row(Job *job, Line *line, const Group *g, int r, const Place *p)
     cdef char *out = row_at(job, &job.out, i) if at_once else p.e
     if job.what & LOG_SOFTMAX:
         k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, stream)
-    elif not (job.what & SOFTMAX or job.target_is == LABELS and not leaves_more(job)):
+    elif not scales_only(job):
         gradient(job, g, r, p, out, stream)
-    elif stream:
-        k.stream(p.e, n, g.hi[r], g.lo[r], out, line)
     else:
-        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, False)
+        write_scaled(job, line, p.e, n, g.hi[r], g.lo[r], out, stream)
     if not at_once:
         deliver(job, &job.out, i, out, p.where)
 
@@ -835,8 +863,35 @@ cdef inline const char *early(const Job *job, ptrdiff_t i) noexcept nogil:
     return row_at(job, &job.x, min(i + job.fetch_rows, job.n_rows - 1))
 
 
+# The memory is idle while exps are computed, and the arithmetic while a row is stored. So the
+# exps of a row of several chunks wait, and are stored in turns with the chunks of the next row.
+
+cdef inline Late *next_late(Thread *t) noexcept nogil:
+    """The next of the rows that wait, or NULL."""
+    if t.begin_late == t.n_late:
+        return NULL
+    t.begin_late += 1
+    return &t.late[t.begin_late - 1]
+
+
+cdef inline void catch_up(const Job *job, Thread *t) noexcept nogil:
+    """Write what still waits."""
+    cdef Late *late
+    while t.begin_late < t.n_late:
+        late = next_late(t)
+        write_scaled(job, &t.line, late.e, job.n_classes, late.hi, late.lo, late.out, job.stream)
+    t.begin_late = t.n_late = 0
+
+
+cdef inline void put_off(const Job *job, Thread *t, const Group *g, int r,
+                         const char *e) noexcept nogil:
+    t.late[t.n_late] = Late(e, row_at(job, &job.out, g.first + r), g.hi[r], g.lo[r])
+    t.n_late += 1
+
+
 cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
-    """A group's rows, one after the other: outputs are written, losses left in the group."""
+    """A group's rows, one after the other: outputs are written or put off, losses left in the
+    group."""
     cdef Place[TILE] p
     cdef int begin = 0
     while begin < g.n_rows:
@@ -865,10 +920,12 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
     of all of them are worked on together."""
     cdef const char *x[TILE]
     cdef char *e[TILE]
+    cdef Thread *t = <Thread *>scratch
     cdef Total total
     cdef char *exps = NULL
     cdef int r
 
+    t.half = job.late and not t.half
     for r in range(begin, end):
         p[r] = Place(NULL, NULL, NULL, job.class_weight, NULL)
         if job.prepared:
@@ -877,7 +934,7 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
             continue
         p[r].x = load_row(job, &job.x, g.first + r, scratch + job.x_at, p[r].where)
         if exps == NULL and keeps_exps(job):
-            exps = offset_from(scratch + job.e_at, p[r].x)
+            exps = offset_from(scratch + job.e_at + t.half * job.half_bytes, p[r].x)
         if exps != NULL:
             p[r].e = exps + (r - begin) * job.exp_bytes
         g.shift[r] = job.kernels.max(p[r].x, job.n_classes)
@@ -888,9 +945,11 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
         if g.skipped[r]:
             continue
         total = sum_of_exp(job, p[r].x, g.shift[r], early(job, g.first + r), (
-            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL))
+            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL), t, next_late(t))
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
+    catch_up(job, t)
+
     if not job.logs_late:
         take_logs(job, g, begin, end)
         if job.what & LOGSUMEXP:
@@ -917,8 +976,10 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
         elif g.skipped[r]:
             fill_row(job, &job.out, g.first + r, filling(job))
             fill_row(job, &job.variance, g.first + r, 0)
+        elif job.late:
+            put_off(job, t, g, r, p[r].e)
         elif job.out.data != NULL:
-            write_row(job, <Line *>scratch, g, r, &p[r])
+            write_row(job, &t.line, g, r, &p[r])
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
@@ -1081,7 +1142,7 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
 cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
     cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
-    cdef ptrdiff_t at = (sizeof(Line) + 63) // 64 * 64
+    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64
     job.e_at = at
     if tiled(job):
         job.scratch_bytes = ((at + 2 * TILE * size) // PAGE + 1) * PAGE
@@ -1099,7 +1160,10 @@ cdef void lay_out_scratch(Job *job) noexcept:
             and job.target_is != DISTRIBUTION):
         job.together = TILE
     if keeps_exps(job):
-        at += row if job.together == 1 else TILE * job.exp_bytes + 2 * PAGE
+        job.late = (scales_only(job) and job.out.direct and not copies_logits(job)
+                    and job.n_classes > CHUNK and size <= LATE_BYTES)
+        job.half_bytes = job.together * job.exp_bytes + 2 * PAGE
+        at += job.half_bytes * (1 + job.late)
     job.x_at = at
     if copies_logits(job):
         at += row
@@ -1116,6 +1180,18 @@ cdef void lay_out_scratch(Job *job) noexcept:
     if job.variance.data != NULL and not job.variance.direct:
         at += row
     job.scratch_bytes = (at // PAGE + 1) * PAGE
+
+
+cdef inline void begin_thread(char *scratch) noexcept nogil:
+    cdef Thread *t = <Thread *>scratch
+    t.line.n = 0
+    t.half = t.n_late = t.begin_late = 0
+
+
+cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
+    cdef Thread *t = <Thread *>scratch
+    catch_up(job, t)
+    job.kernels.end_line(&t.line)
 
 
 cdef int run(Job *job, int n_threads) except -1:
@@ -1144,18 +1220,18 @@ cdef int run(Job *job, int n_threads) except -1:
     if n_threads == 1:
         with nogil:
             mode = fp_enter()
-            (<Line *>scratch).n = 0
+            begin_thread(scratch)
             for g in range(n_groups):
                 do_group(job, scratch, g, group_rows)
-            job.kernels.end_line(<Line *>scratch)
+            end_thread(job, scratch)
             fp_leave(mode)
     else:
         with nogil, parallel(num_threads=n_threads):
             mode = fp_enter()
-            (<Line *>(scratch + thread_num() * job.scratch_bytes)).n = 0
+            begin_thread(scratch + thread_num() * job.scratch_bytes)
             for g in prange(n_groups, schedule="static"):
                 do_group(job, scratch + thread_num() * job.scratch_bytes, g, group_rows)
-            job.kernels.end_line(<Line *>(scratch + thread_num() * job.scratch_bytes))
+            end_thread(job, scratch + thread_num() * job.scratch_bytes)
             fp_leave(mode)
     if memory != small:
         free(memory)
