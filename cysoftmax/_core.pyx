@@ -118,7 +118,7 @@ cdef struct Group:              # up to 16 rows, and what each of them boils dow
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
     char *e                     # its exps, or NULL
-    char *a                     # the shares, if the target is a distribution; room if sparse
+    char *a                     # the shares, if the target is a distribution
     const char *base            # the class weights of the classes that take part; NULL for ones
     const unsigned char *where  # which classes take part, or NULL for all
 
@@ -205,13 +205,12 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
             job.kernels.product(p.a, job.class_weight, n, p.a)
             g.w[r].mass = mass_of(job, p.a)
     elif job.target_is == SPARSE:
-        p.a = scratch + job.target_at
         weigh_entries(job, g, r)
     if job.smoothing != 0 and not g.ignored[r] and not job.what & MASS:
         g.w[r].smooth = job.smoothing * g.w[r].given / taking_part
         g.w[r].smooth_sum = g.w[r].smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
-            job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at, False)
+            job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at)
             p.base = scratch + job.base_at
             g.w[r].smooth_sum = g.w[r].smooth * mass_of(job, p.base)
     weigh(job, g, r)
@@ -250,7 +249,7 @@ cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, 
             put_real(job, spare, c, real_at(job, place, c) * job.load_scale)
         place = spare
     if where != NULL:
-        job.kernels.choose(where, place, job.n_classes, -INFINITY, spare, False)
+        job.kernels.choose(where, place, job.n_classes, -INFINITY, spare)
         place = spare
     return place
 
@@ -263,18 +262,18 @@ cdef struct Late:               # a row whose exps wait to be scaled and stored
     double hi, lo
 
 cdef struct Thread:             # what a thread keeps from one group of rows to the next
-    Line line
+    Line line, variance_line    # of the two outputs
     int half                    # of its room for exps: which of the two is in use
     int n_late, begin_late      # the rows late[begin_late] ... late[n_late - 1]
     Late[TILE] late
 
 
 cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
-                              double lo, char *out, bint stream) noexcept nogil:
-    if stream:
+                              double lo, char *out) noexcept nogil:
+    if job.stream:
         job.kernels.stream(e, n, hi, lo, out, line)
     else:
-        job.kernels.scale(e, n, hi, lo, NULL, 0, NULL, 0, out, False)
+        job.kernels.scale(e, n, hi, lo, NULL, 0, NULL, 0, out)
 
 
 cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
@@ -291,8 +290,7 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
                             e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
         if late != NULL:
-            write_scaled(job, &t.line, late.e + at, n, late.hi, late.lo, late.out + at,
-                         job.stream)
+            write_scaled(job, &t.line, late.e + at, n, late.hi, late.lo, late.out + at)
     finish(&total)
     return total
 
@@ -660,84 +658,70 @@ cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
     return share
 
 
-cdef inline void subtract_label(const Job *job, const Group *g, int r, char *grad) noexcept nogil:
-    """And after the exps were scaled; grad is the label's entry of the gradient."""
-    cdef double share = left_of(g, r, g.w[r].share)
+cdef inline void subtract(const Job *job, const Group *g, int r, double share,
+                          char *grad) noexcept nogil:
+    """And after the exps were scaled; grad is the entry of the gradient."""
+    share = left_of(g, r, share)
     if share != 0:
         job.kernels.subtract(grad, share, sharp_weight(job, g, r))
 
 
-# An output that is stored past the caches is not read again: the entries of a target that is
-# not written out are computed before the whole row is, and stored after it.
-
-cdef inline void entry_gradient(const Job *job, const Group *g, int r, const Place *p,
-                                ptrdiff_t c, double share, double base_weight,
-                                char *grad) noexcept nogil:
-    """The gradient of class c with that share of the target."""
-    cdef double a               # or a float in its place
-    cdef const char *base = p.base
-    if base != NULL:
-        base += c * job.itemsize
-    put_real(job, <char *>&a, 0, left_of(g, r, share))
-    job.kernels.scale(p.e + c * job.itemsize, 1, g.hi[r], g.lo[r], base, base_weight, &a,
-                      sharp_weight(job, g, r), grad, False)
+cdef inline void subtract_label(const Job *job, const Group *g, int r, char *grad) noexcept nogil:
+    subtract(job, g, r, g.w[r].share, grad)
 
 
-cdef void gradient_of_entries(Job *job, const Group *g, int r, const Place *p, double base_weight,
-                              char *out, bint stream) noexcept nogil:
-    """The gradient of a row with a sparse target; p.a has room for the entries."""
-    cdef ptrdiff_t i = g.first + r, first = entry_bound(job, i), j, c
-    cdef ptrdiff_t end = min(entry_bound(job, i + 1), first + job.n_classes)
+cdef inline void exclude_entries(Job *job, const Group *g, int r, char *e) noexcept nogil:
+    """exclude_labels for a row with a sparse target."""
+    cdef ptrdiff_t j, c
     cdef double share
     cdef void *place
-    for j in range(first, end):
+    for j in range(entry_bound(job, g.first + r), entry_bound(job, g.first + r + 1)):
         c = entry_at(job, j, True, &share)
         if share >= g.w[r].half:
-            place = p.e + c * job.itemsize
+            place = e + c * job.itemsize
             job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
-        entry_gradient(job, g, r, p, c, share, base_weight, p.a + (j - first) * job.itemsize)
-    job.kernels.scale(p.e, job.n_classes, g.hi[r], g.lo[r], p.base, base_weight, NULL, 0, out,
-                      stream)
-    for j in range(first, end):
+
+
+cdef inline void subtract_entries(Job *job, const Group *g, int r, char *grad) noexcept nogil:
+    """subtract_label for each entry of a sparse target."""
+    cdef ptrdiff_t j, c
+    cdef double share
+    for j in range(entry_bound(job, g.first + r), entry_bound(job, g.first + r + 1)):
         c = entry_at(job, j, True, &share)
-        copy_items(p.a + (j - first) * job.itemsize, 0, 1, out + c * job.itemsize, 0, job.itemsize)
+        subtract(job, g, r, share, grad + c * job.itemsize)
 
 
-cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out,
-                   bint stream) noexcept nogil:
+cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) noexcept nogil:
     """From the exps of a row, which are overwritten, its gradient."""
-    cdef ptrdiff_t n = job.n_classes, size = job.itemsize
     cdef double base_weight = g.w[r].smooth * g.w[r].sample * g.w[r].factor
-    cdef bint apart = job.target_is == LABELS and job.keep != 0 and leaves_more(job)
-    cdef double entry           # or a float in its place
+    cdef bint sharp = job.keep != 0     # or else all of the target is smoothed away
     cdef char *a = NULL
-    if job.target_is == SPARSE and job.keep != 0:
-        gradient_of_entries(job, g, r, p, base_weight, out, stream)
-        return
-    if job.target_is == DISTRIBUTION and job.keep != 0:
+    if job.target_is == DISTRIBUTION and sharp:
         a = p.a
-        job.kernels.exclude_major(p.e, a, n, g.w[r].mass, g.w[r].half, g.w[r].extra, g.coarse[r],
-                                  g.fine[r])
-    if apart:
-        entry_gradient(job, g, r, p, g.y[r], g.w[r].share, base_weight,
-                       <char *>&entry)
-    job.kernels.scale(p.e, n, g.hi[r], g.lo[r], p.base, base_weight, a, sharp_weight(job, g, r),
-                      out, stream)
-    if apart:
-        memcpy(out + g.y[r] * size, &entry, size)
+        job.kernels.exclude_major(p.e, a, job.n_classes, g.w[r].mass, g.w[r].half, g.w[r].extra,
+                                  g.coarse[r], g.fine[r])
+    elif job.target_is == SPARSE and sharp:
+        exclude_entries(job, g, r, p.e)
+    job.kernels.scale(p.e, job.n_classes, g.hi[r], g.lo[r], p.base, base_weight, a,
+                      sharp_weight(job, g, r), out)
+    if job.target_is == SPARSE and sharp:
+        subtract_entries(job, g, r, out)
+    elif job.target_is == LABELS and sharp:
+        subtract_label(job, g, r, out + g.y[r] * job.itemsize)
 
 
-cdef inline void deliver(const Job *job, const Rows *rows, ptrdiff_t i, char *row,
-                         const unsigned char *where) noexcept nogil:
-    """Put a row that was not computed in its place there; what does not take part is `filling`."""
-    cdef char *place = row
-    if where != NULL:
-        if rows.direct:
-            place = row_at(job, rows, i)
-        job.kernels.choose(where, row, job.n_classes, filling(job), place,
-                           job.stream and rows.direct)
+cdef inline void deliver(const Job *job, Line *line, const Rows *rows, ptrdiff_t i,
+                         char *row) noexcept nogil:
+    """Put a row into its place there, unless it was computed there."""
     if not rows.direct:
         store_row(job, rows, i, row)
+    elif job.stream:
+        job.kernels.stream_copy(row, job.n_classes, row_at(job, rows, i), line)
+
+
+cdef inline bint computed_apart(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether rows are computed elsewhere: a streamed line is stored once, and whole."""
+    return not rows.direct or job.stream
 
 
 cdef inline bint stays_masked(const Job *job, const Group *g, int r,
@@ -762,34 +746,35 @@ cdef inline bint scales_only(const Job *job) noexcept nogil:
         job.what & GRAD and job.target_is == LABELS and not leaves_more(job))
 
 
-cdef void write_row(Job *job, Line *line, const Group *g, int r, const Place *p) noexcept nogil:
+cdef void write_row(Job *job, Thread *t, const Group *g, int r, const Place *p) noexcept nogil:
     """The output of row r."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, i = g.first + r
-    cdef bint at_once = job.out.direct and (p.where == NULL or stays_masked(job, g, r, p))
-    cdef bint stream = job.stream and at_once
-    cdef char *out = row_at(job, &job.out, i) if at_once else p.e
+    cdef bint masked = p.where != NULL and not stays_masked(job, g, r, p)
+    cdef char *row = p.e if computed_apart(job, &job.out) else row_at(job, &job.out, i)
+    if scales_only(job) and job.out.direct and not masked:
+        write_scaled(job, &t.line, p.e, n, g.hi[r], g.lo[r], row_at(job, &job.out, i))
+        return
     if job.what & LOG_SOFTMAX:
-        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], out, stream)
-    elif not scales_only(job):
-        gradient(job, g, r, p, out, stream)
+        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], row)
+    elif scales_only(job):
+        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, row)
     else:
-        write_scaled(job, line, p.e, n, g.hi[r], g.lo[r], out, stream)
-    if not at_once:
-        deliver(job, &job.out, i, out, p.where)
+        gradient(job, g, r, p, row)
+    if masked:
+        k.choose(p.where, row, n, filling(job), row)
+    deliver(job, &t.line, &job.out, i, row)
 
 
 cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
                          const Place *p) noexcept nogil:
-    cdef char *out = scratch + job.variance_at
+    cdef char *row = scratch + job.variance_at
     cdef double one = 1, hi, lo
-    if job.variance.direct:
-        out = row_at(job, &job.variance, g.first + r)
+    if not computed_apart(job, &job.variance):
+        row = row_at(job, &job.variance, g.first + r)
     job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w[r].weight, out,
-                         job.stream and job.variance.direct)
-    if not job.variance.direct:
-        store_row(job, &job.variance, g.first + r, out)
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w[r].weight, row)
+    deliver(job, &(<Thread *>scratch).variance_line, &job.variance, g.first + r, row)
 
 
 cdef inline void keep_numbers(const Job *job, ptrdiff_t i, double loss,
@@ -879,7 +864,7 @@ cdef inline void catch_up(const Job *job, Thread *t) noexcept nogil:
     cdef Late *late
     while t.begin_late < t.n_late:
         late = next_late(t)
-        write_scaled(job, &t.line, late.e, job.n_classes, late.hi, late.lo, late.out, job.stream)
+        write_scaled(job, &t.line, late.e, job.n_classes, late.hi, late.lo, late.out)
     t.begin_late = t.n_late = 0
 
 
@@ -979,20 +964,19 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
         elif job.late:
             put_off(job, t, g, r, p[r].e)
         elif job.out.data != NULL:
-            write_row(job, &t.line, g, r, &p[r])
+            write_row(job, t, g, r, &p[r])
 
 
 cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
     """Row i of p * (v - sum(p v))."""
     cdef const char *p = load_row(job, &job.x, i, scratch + job.x_at)
     cdef const char *v = load_row(job, &job.target, i, scratch + job.target_at)
-    cdef char *out = scratch + job.e_at
+    cdef char *row = scratch + job.e_at
     cdef Total s = dot(job, v, p, 0, False)
-    if job.out.direct:
-        out = row_at(job, &job.out, i)
-    job.kernels.vjp(p, v, job.n_classes, s.coarse, s.fine, out, job.stream)
-    if not job.out.direct:
-        store_row(job, &job.out, i, out)
+    if not computed_apart(job, &job.out):
+        row = row_at(job, &job.out, i)
+    job.kernels.vjp(p, v, job.n_classes, s.coarse, s.fine, row)
+    deliver(job, &(<Thread *>scratch).line, &job.out, i, row)
 
 
 # ---------------------------------------------------------------- sixteen rows
@@ -1087,7 +1071,7 @@ cdef inline bint keeps_exps(const Job *job) noexcept nogil:
     """Whether a thread needs room for a row of exps, or for what is made of them."""
     if job.what & (SOFTMAX | GRAD | STATS):
         return True
-    return job.out.data != NULL and (not job.out.direct or job.where.data != NULL)
+    return job.out.data != NULL and (computed_apart(job, &job.out) or job.where.data != NULL)
 
 
 cdef inline bint copies_logits(const Job *job) noexcept nogil:
@@ -1168,7 +1152,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     if copies_logits(job):
         at += row
     job.target_at = at
-    if job.target_is in (DISTRIBUTION, SPARSE) or job.what & VJP:
+    if job.target_is == DISTRIBUTION or job.what & VJP:
         at += row
     job.where_at = at
     if job.where.data != NULL and job.where.step != 1:
@@ -1177,14 +1161,14 @@ cdef void lay_out_scratch(Job *job) noexcept:
     if job.where.data != NULL and job.smoothing != 0:
         at += row
     job.variance_at = at
-    if job.variance.data != NULL and not job.variance.direct:
+    if job.variance.data != NULL and computed_apart(job, &job.variance):
         at += row
     job.scratch_bytes = (at // PAGE + 1) * PAGE
 
 
 cdef inline void begin_thread(char *scratch) noexcept nogil:
     cdef Thread *t = <Thread *>scratch
-    t.line.n = 0
+    t.line.n = t.variance_line.n = 0
     t.half = t.n_late = t.begin_late = 0
 
 
@@ -1192,6 +1176,7 @@ cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
     cdef Thread *t = <Thread *>scratch
     catch_up(job, t)
     job.kernels.end_line(&t.line)
+    job.kernels.end_line(&t.variance_line)
 
 
 cdef int run(Job *job, int n_threads) except -1:
@@ -1291,9 +1276,9 @@ cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
         memset(out, 0, n * job.itemsize)
     elif job.what & LOG_SOFTMAX:
         job.kernels.log(row_at(job, &job.x, s.row) + at, n, g.shift[r], job.rate, g.log_total[r],
-                        out, False)
+                        out)
     else:
-        job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out, False)
+        job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out)
 
 
 cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares) noexcept nogil:

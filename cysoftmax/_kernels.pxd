@@ -17,23 +17,23 @@ cdef extern from "kernels.h" nogil:
         void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate,
                         const void *next, void *e, double *coarse, double *fine) noexcept nogil
         void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
-                      double base_weight, const void *a, double weight, void *out,
-                      bint stream) noexcept nogil
+                      double base_weight, const void *a, double weight, void *out) noexcept nogil
         void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
                        Line *line) noexcept nogil
+        void (*stream_copy)(const void *row, ptrdiff_t n, void *out, Line *line) noexcept nogil
         void (*end_line)(Line *line) noexcept nogil
         void (*subtract)(void *out, double a, double weight) noexcept nogil
         void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse,
-                         double fine, double weight, void *out, bint stream) noexcept nogil
+                         double fine, double weight, void *out) noexcept nogil
         void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate,
-                    double log_total, void *out, bint stream) noexcept nogil
+                    double log_total, void *out) noexcept nogil
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*spread)(const void *x, ptrdiff_t n, double shift, double *hi,
                        double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
-        void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
-                    bint stream) noexcept nogil
+        void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
+                    void *out) noexcept nogil
         void (*terms)(const double *a, const void *const *x, const double *shift, int n,
                       double *hi, double *lo) noexcept nogil
         void (*exclude)(void *const *e, const double *coarse, const double *fine,
@@ -42,7 +42,7 @@ cdef extern from "kernels.h" nogil:
                               double extra, double coarse, double fine) noexcept nogil
         ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value) noexcept nogil
         void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
-                       void *out, bint stream) noexcept nogil
+                       void *out) noexcept nogil
         void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
         void (*product)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
         void (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil

@@ -53,20 +53,22 @@ typedef struct {
     /* out = e (hi + lo) - base base_weight - a weight, where e is from exp_sum. base may be NULL
        for ones, and a NULL for zeros. */
     void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
-                  double base_weight, const void *a, double weight, void *out, int stream);
-    /* out = e (hi + lo), streamed; the end of it may stay in `line`. */
+                  double base_weight, const void *a, double weight, void *out);
+    /* The same with nothing to subtract, and a copy; both past the caches. The end of a row may
+       stay in `line`. */
     void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
                    cysoftmax_line *line);
+    void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_line *line);
     /* Store what is in `line`. */
     void (*end_line)(cysoftmax_line *line);
     /* *out -= a weight, as scale does it for a class with a != 0 */
     void (*subtract)(void *out, double a, double weight);
     /* out = weight p (1 - p), p = e (hi + lo) for hi + lo = 1 / (coarse + fine) */
     void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse, double fine,
-                     double weight, void *out, int stream);
+                     double weight, void *out);
     /* out = (x - shift) - log_total */
     void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate, double log_total,
-                void *out, int stream);
+                void *out);
     /* hi + lo = sum of a, n <= CYSOFTMAX_CHUNK */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     /* hi + lo = sum of x - shift, n <= CYSOFTMAX_CHUNK, none of the terms positive */
@@ -76,8 +78,7 @@ typedef struct {
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
                 double *lo);
     /* out = p (v - hi - lo) */
-    void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out,
-                int stream);
+    void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out);
     /* hi[i] + lo[i] = a[i] (x[i][0] - shift[i]), n times: what dot has for a row of this term
        alone. Nothing is read where a[i] is 0. */
     void (*terms)(const double *a, const void *const *x, const double *shift, int n, double *hi,
@@ -92,9 +93,8 @@ typedef struct {
     /* The first i with x[i] == value, or n if there is none. */
     ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value);
     /* out = where ? x : fill */
-    void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out,
-                   int stream);
-    /* out = value */
+    void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out);
+    /* out = value; past the caches if `stream` */
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*product)(const void *a, const void *b, ptrdiff_t n, void *out);

@@ -92,7 +92,7 @@ class Case(NamedTuple):
         of_rows = self.result_bytes + 8 * numbers * self.n_rows + 16 * KIB
         if self.shared:
             return of_rows + 16 * self.n_classes // 1024  # a pair for each block of a row
-        rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 1
+        rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 2
         if self.strided and 16 * self.row_bytes <= 512 * KIB:
             rows = 32  # sixteen side by side, and their exps
         threads = min(self.n_threads, self.n_rows)

@@ -462,8 +462,8 @@ static void a_rate_of_one_changes_nothing(const subject *s, const row *r) {
     s->k->exp_sum(r->logits, r->n, r->shift, one, NULL, out, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, out, r->e, r->n));
-    s->k->log(r->logits, r->n, r->shift, NULL, total, expected, 0);
-    s->k->log(r->logits, r->n, r->shift, one, total, out, 0);
+    s->k->log(r->logits, r->n, r->shift, NULL, total, expected);
+    s->k->log(r->logits, r->n, r->shift, one, total, out);
     CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
@@ -518,7 +518,7 @@ static void scale_makes_probabilities(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     double hi, lo, worst = 0;
     divide(s, 1, r, &hi, &lo);
-    s->k->scale(r->e, r->n, hi, lo, NULL, 0, NULL, 0, out, 0);
+    s->k->scale(r->e, r->n, hi, lo, NULL, 0, NULL, 0, out);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), r->exact[i] / r->sum));
     WITHIN_ROW("probability", worst, most_ulps(s));
@@ -532,7 +532,7 @@ static void scale_subtracts_the_weighted_target(const subject *s, const row *r) 
     const double weight = 0.328125;
     fill_weights(r->x, r->seed, a, r->n);
     divide(s, weight, r, &hi, &lo);
-    s->k->scale(r->e, r->n, hi, lo, NULL, 0, reals(s, a, r->n), weight, out, 0);
+    s->k->scale(r->e, r->n, hi, lo, NULL, 0, reals(s, a, r->n), weight, out);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         long double p = r->exact[i] / r->sum * weight, target = a[i] * weight;
         long double larger = p > target ? p : target;
@@ -553,7 +553,7 @@ static void scale_subtracts_the_base(const subject *s, const row *r) {
         const int with_base = given & 1, with_target = given & 2;
         for (ptrdiff_t i = 0; i < r->n; i++) base[i] = with_base ? a[r->n - 1 - i] : 1;
         s->k->scale(r->e, r->n, hi, lo, with_base ? reals(s, base, r->n) : NULL, base_weight,
-                    with_target ? reals(s, a, r->n) : NULL, weight, out, 0);
+                    with_target ? reals(s, a, r->n) : NULL, weight, out);
         for (ptrdiff_t i = 0; i < r->n; i++) {
             double target = with_target ? a[i] * weight : 0, smooth = base[i] * base_weight;
             long double p = r->exact[i] / r->sum * weight, larger = max(target, smooth);
@@ -570,11 +570,11 @@ static void a_missing_base_is_all_ones_and_one_without_weight_is_nothing(const s
     static double ones[MAX_N], nothing[MAX_N];
     void *out = reals(s, NULL, r->n), *expected = reals(s, NULL, r->n);
     for (ptrdiff_t i = 0; i < r->n; i++) ones[i] = 1, nothing[i] = NAN;
-    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0.1, NULL, 0, expected, 0);
-    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, ones, r->n), 0.1, NULL, 0, out, 0);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0.1, NULL, 0, expected);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, ones, r->n), 0.1, NULL, 0, out);
     CHECK_ROW(same_reals(s, out, expected, r->n));
-    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0, NULL, 0, expected, 0);
-    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, nothing, r->n), 0, NULL, 0, out, 0);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, 0, NULL, 0, expected);
+    s->k->scale(r->e, r->n, 0.3, 1e-9, reals(s, nothing, r->n), 0, NULL, 0, out);
     CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
@@ -585,10 +585,10 @@ static void subtract_is_scale_with_a_for_one_class(const subject *s, const row *
     for (int k = 0; k < COUNT(SHARES); k++) {
         const ptrdiff_t c = k * (r->n - 1) / (COUNT(SHARES) - 1);
         void *out = guarded(s, r->n, 0);
-        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, NULL, 0, out, 0);
+        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, NULL, 0, out);
         s->k->subtract(at(s, out, c), SHARES[k], weight);
         put(s, a, c, SHARES[k]);
-        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, a, weight, expected, 0);
+        s->k->scale(r->e, r->n, 0.3, 1e-9, NULL, base_weight, a, weight, expected);
         put(s, a, c, 0);
         CHECK_ROW(same_reals(s, out, expected, r->n) && canaries_live(s, out, r->n));
     }
@@ -600,7 +600,7 @@ static void variance_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     double hi, lo, worst = 0;
     divide(s, 1, r, &hi, &lo);
-    s->k->variance(r->e, r->n, hi, lo, r->coarse, r->fine, weight, out, 0);
+    s->k->variance(r->e, r->n, hi, lo, r->coarse, r->fine, weight, out);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         const long double e = r->exact[i];
         const long double others = e > r->sum / 2 ? sum_of_others(r, i) : r->sum - e;
@@ -614,7 +614,7 @@ static void log_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     const double total = log_total(s, r->coarse, r->fine);
     double worst = 0;
-    s->k->log(r->logits, r->n, r->shift, r->rate, total, out, 0);
+    s->k->log(r->logits, r->n, r->shift, r->rate, total, out);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         long double d = ((long double)r->x[i] - r->shift) / r->temperature;
         worst = max(worst, ulps(s->t, get(s, out, i), d - total));
@@ -635,7 +635,7 @@ static void log_overflows_to_minus_infinity(const subject *s) {
             void *out = reals(s, NULL, n);
             int ok = 1;
             for (ptrdiff_t i = 0; i < n; i++) x[i] = i % 2 ? -HUGE_VAL : -huge(s);
-            s->k->log(reals(s, x, n), n, shift, tempered ? rate : NULL, 0.5, out, 0);
+            s->k->log(reals(s, x, n), n, shift, tempered ? rate : NULL, 0.5, out);
             for (ptrdiff_t i = 0; i < n; i++) ok &= get(s, out, i) == -HUGE_VAL;
             CHECK(ok, n);
         }
@@ -680,7 +680,7 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         exclude(s, e, c, 1, r->coarse, r->fine);
         if (others > normal)
             worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
-        s->k->scale(e, r->n, hi, lo, NULL, 0, NULL, 0, out, 0);
+        s->k->scale(e, r->n, hi, lo, NULL, 0, NULL, 0, out);
         worst_scaled = max(worst_scaled, ulps(s->t, get(s, out, c), -others / r->sum));
         put(s, e, c, get(s, r->e, c));
         CHECK_ROW(same_reals(s, e, r->e, r->n));
@@ -869,7 +869,7 @@ static void vjp_is_within_its_bound(const subject *s, const row *r) {
     for (ptrdiff_t i = 0; i < r->n; i++) p[i] /= 0x1p9;
     void *ps = reals(s, p, r->n), *vs = reals(s, v, r->n), *out = reals(s, NULL, r->n);
     s->k->dot(vs, ps, r->n, 0, 0, &hi, &lo);
-    s->k->vjp(ps, vs, r->n, hi, lo, out, 0);
+    s->k->vjp(ps, vs, r->n, hi, lo, out);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), p[i] * (((long double)v[i] - hi) - lo)));
     WITHIN_ROW("vjp", worst, 2.5);
@@ -927,27 +927,53 @@ static unsigned char *mask_bytes(ptrdiff_t offset, ptrdiff_t n) {
     return bytes + offset;
 }
 
-// Three rows side by side, whose ends share lines, and one after a gap.
-static void streamed_rows_are_scaled_rows(const subject *s) {
+// Three rows side by side, whose ends share lines, and one after a gap; scaled, and as they are.
+static void rows_are_streamed_whole_and_alone(const subject *s, ptrdiff_t n, ptrdiff_t offset,
+                                              int scaled) {
     enum { N_ROWS = 4 };
-    for (ptrdiff_t n = 1; n <= SHORT; n++)
-        for (ptrdiff_t offset = 0; offset <= TILE; offset++, release()) {
-            cysoftmax_line line = {{0}, NULL, 0};
-            void *e = reals(s, NULL, N_ROWS * n), *expected = reals(s, NULL, N_ROWS * n + 1);
-            void *out = guarded(s, N_ROWS * n + 1, offset);
-            uint64_t seed = (uint64_t)(n + offset);
-            for (ptrdiff_t i = 0; i < N_ROWS * n; i++) put(s, e, i, 1 + noise(&seed));
-            memcpy(expected, out, (size_t)((N_ROWS * n + 1) * s->t->size));
-            for (ptrdiff_t r = 0; r < N_ROWS; r++) {
-                const ptrdiff_t gap = r == N_ROWS - 1, place = r * n + gap;
-                s->k->scale(at(s, e, r * n), n, 0.3, 1e-9, NULL, 0, NULL, 0, at(s, expected, place),
-                            0);
-                s->k->stream(at(s, e, r * n), n, 0.3, 1e-9, at(s, out, place), &line);
-            }
-            s->k->end_line(&line);
-            CHECK(same_reals(s, out, expected, N_ROWS * n + 1), n);
-            CHECK(canaries_live(s, out, N_ROWS * n + 1), n);
+    cysoftmax_line line = {{0}, NULL, 0};
+    void *rows = reals(s, NULL, N_ROWS * n), *expected = reals(s, NULL, N_ROWS * n + 1);
+    void *out = guarded(s, N_ROWS * n + 1, offset);
+    uint64_t seed = (uint64_t)(n + offset);
+    for (ptrdiff_t i = 0; i < N_ROWS * n; i++)
+        put(s, rows, i,
+            !scaled && i % 7 == 2   ? NAN
+            : !scaled && i % 7 == 3 ? -INFINITY
+                                    : 1 + noise(&seed));
+    memcpy(expected, out, (size_t)((N_ROWS * n + 1) * s->t->size));
+    for (ptrdiff_t r = 0; r < N_ROWS; r++) {
+        const void *row = at(s, rows, r * n);
+        const ptrdiff_t place = r * n + (r == N_ROWS - 1);
+        if (scaled) {
+            s->k->scale(row, n, 0.3, 1e-9, NULL, 0, NULL, 0, at(s, expected, place));
+            s->k->stream(row, n, 0.3, 1e-9, at(s, out, place), &line);
+        } else {
+            memcpy(at(s, expected, place), row, (size_t)(n * s->t->size));
+            s->k->stream_copy(row, n, at(s, out, place), &line);
         }
+    }
+    s->k->end_line(&line);
+    CHECK(same_reals(s, out, expected, N_ROWS * n + 1), n);
+    CHECK(canaries_live(s, out, N_ROWS * n + 1), n);
+}
+
+static void rows_of_every_length_are_streamed_whole_and_alone(const subject *s) {
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (ptrdiff_t offset = 0; offset <= TILE; offset++, release())
+            for (int scaled = 0; scaled < 2; scaled++)
+                rows_are_streamed_whole_and_alone(s, n, offset, scaled);
+}
+
+static void fill_stores_whole_and_alone(const subject *s) {
+    for (ptrdiff_t n = 1; n <= SHORT; n++)
+        for (ptrdiff_t offset = 0; offset <= TILE; offset++)
+            for (int stream = 0; stream < 2; stream++) {
+                void *out = guarded(s, n, offset);
+                int same = 1;
+                s->k->fill(-1.5, n, out, stream);
+                for (ptrdiff_t i = 0; i < n; i++) same &= get(s, out, i) == -1.5;
+                CHECK(same && canaries_live(s, out, n), n);
+            }
 }
 
 // NaN is kept where the byte is true, and leaves no trace where it is not.
@@ -963,11 +989,9 @@ static void choose_takes_x_where_the_byte_is_not_zero(const subject *s) {
                 put(s, x, i, where[i] == 0 || i % 5 == 2 ? NAN : noise(&seed));
                 put(s, expected, i, where[i] ? get(s, x, i) : fill);
             }
-            for (int stream = 0; stream < 2; stream++) {
-                void *out = guarded(s, n, offset);
-                s->k->choose(where, x, n, fill, out, stream);
-                CHECK(same_reals(s, out, expected, n) && canaries_live(s, out, n), n);
-            }
+            void *out = guarded(s, n, offset);
+            s->k->choose(where, x, n, fill, out);
+            CHECK(same_reals(s, out, expected, n) && canaries_live(s, out, n), n);
         }
 }
 
@@ -1127,95 +1151,82 @@ static void short_floats_of_every_length_are_stored_whole_and_alone(const subjec
 
 // ---------------------------------------------------------------- stores
 
-static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                         int stream) {
+static void store_scaled(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     (void)b;
-    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, NULL, 0, out, stream);
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, NULL, 0, out);
 }
-static void store_gradient(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                           int stream) {
-    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, b, 0.7, out, stream);
+static void store_gradient(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0, b, 0.7, out);
 }
-static void store_less_base(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                            int stream) {
-    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, NULL, 0, out, stream);
+static void store_less_base(const subject *s, const void *a, const void *b, ptrdiff_t n,
+                            void *out) {
+    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, NULL, 0, out);
 }
-static void store_less_ones(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                            int stream) {
-    s->k->scale(a, n, 0.3, 1e-9, NULL, 0.1, b, 0.7, out, stream);
+static void store_less_ones(const subject *s, const void *a, const void *b, ptrdiff_t n,
+                            void *out) {
+    s->k->scale(a, n, 0.3, 1e-9, NULL, 0.1, b, 0.7, out);
 }
-static void store_less_both(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                            int stream) {
-    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, b, 0.7, out, stream);
+static void store_less_both(const subject *s, const void *a, const void *b, ptrdiff_t n,
+                            void *out) {
+    s->k->scale(a, n, 0.3, 1e-9, b, 0.1, b, 0.7, out);
 }
-static void store_variance(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                           int stream) {
+static void store_variance(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     (void)b;
-    s->k->variance(a, n, 0.3, 1e-9, 3.25, 1e-6, 0.7, out, stream);
+    s->k->variance(a, n, 0.3, 1e-9, 3.25, 1e-6, 0.7, out);
 }
-static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                      int stream) {
+static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     (void)b;
-    s->k->log(a, n, 1.5, NULL, 0.7, out, stream);
+    s->k->log(a, n, 1.5, NULL, 0.7, out);
 }
-static void store_cooled_log(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                             int stream) {
+static void store_cooled_log(const subject *s, const void *a, const void *b, ptrdiff_t n,
+                             void *out) {
     double rate[2];
     (void)b;
     make_rate(0.3, rate);
-    s->k->log(a, n, 1.5, rate, 0.7, out, stream);
+    s->k->log(a, n, 1.5, rate, 0.7, out);
 }
-static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                      int stream) {
-    s->k->vjp(a, b, n, 0.3, 1e-9, out, stream);
+static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
+    s->k->vjp(a, b, n, 0.3, 1e-9, out);
 }
-static void store_choice(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                         int stream) {
+static void store_choice(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     (void)b;
-    s->k->choose(mask_bytes(3, n), a, n, -1.5, out, stream);
+    s->k->choose(mask_bytes(3, n), a, n, -1.5, out);
 }
-static void store_product(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                          int stream) {
-    (void)stream;
+static void store_product(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     s->k->product(a, b, n, out);
 }
 
-typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out,
-                     int stream);
+typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out);
 static storing *const STORES[] = {store_scaled,    store_gradient,   store_less_base,
                                   store_less_ones, store_less_both,  store_variance,
                                   store_log,       store_cooled_log, store_vjp,
                                   store_choice,    store_product};
 
-// Up to a vec of 64 bytes further on, with and without `stream`; inputs are not aligned.
+// Up to a vec of 64 bytes further on; inputs are not aligned.
 static void every_alignment_gets_the_same_bits_and_no_others(const subject *s, storing *store,
                                                              const void *a, const void *b,
                                                              ptrdiff_t n) {
     void *expected = reals(s, NULL, n);
     int same = 1, alive = 1;
-    store(s, a, b, n, expected, 0);
-    for (int stream = 0; stream < 2; stream++)
-        for (ptrdiff_t offset = 0; offset <= 64 / s->t->size; offset++) {
-            void *out = guarded(s, n, offset);
-            store(s, a, b, n, out, stream);
-            same &= same_reals(s, out, expected, n);
-            alive &= canaries_live(s, out, n);
-        }
+    store(s, a, b, n, expected);
+    for (ptrdiff_t offset = 0; offset <= 64 / s->t->size; offset++) {
+        void *out = guarded(s, n, offset);
+        store(s, a, b, n, out);
+        same &= same_reals(s, out, expected, n);
+        alive &= canaries_live(s, out, n);
+    }
     CHECK(same, n);
     CHECK(alive, n);
 }
 
 static void an_output_may_replace_an_input(const subject *s, storing *store, const void *a,
                                            const void *b, ptrdiff_t n) {
-    void *expected = reals(s, NULL, n);
-    store(s, a, b, n, expected, 0);
-    for (int stream = 0; stream < 2; stream++) {
-        void *in_a = copy(s, a, n), *in_b = copy(s, b, n);
-        store(s, in_a, b, n, in_a, stream);
-        CHECK(same_reals(s, in_a, expected, n), n);
-        store(s, a, in_b, n, in_b, stream);
-        CHECK(same_reals(s, in_b, expected, n), n);
-    }
+    void *expected = reals(s, NULL, n), *in_a = copy(s, a, n), *in_b = copy(s, b, n);
+    store(s, a, b, n, expected);
+    store(s, in_a, b, n, in_a);
+    CHECK(same_reals(s, in_a, expected, n), n);
+    store(s, a, in_b, n, in_b);
+    CHECK(same_reals(s, in_b, expected, n), n);
 }
 
 static void outputs_are_stored_whole_and_alone(const subject *s) {
@@ -1378,11 +1389,11 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         for (ptrdiff_t c = 0; c < t->n; c++) put(s, row, c, get(s, e, c * TILE + r));
-        s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, NULL, 0, out, 0);
+        s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, NULL, 0, out);
         CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
-        s->k->log(t->rows[r], t->n, t->shift[r], t->rate, t->log[r], out, 0);
+        s->k->log(t->rows[r], t->n, t->shift[r], t->rate, t->log[r], out);
         CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
-        s->k->variance(row, t->n, t->hi[r], t->lo[r], t->coarse[r], t->fine[r], weight[r], out, 0);
+        s->k->variance(row, t->n, t->hi[r], t->lo[r], t->coarse[r], t->fine[r], weight[r], out);
         CHECK(row_of_tile_is(s, variance, r, out, t->n), t->n);
     }
 }
@@ -1528,9 +1539,9 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     hash_reals(s, h, e, n);
     s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->scale(e, n, hi, lo, NULL, 0, NULL, 0, out, 0);
+    s->k->scale(e, n, hi, lo, NULL, 0, NULL, 0, out);
     hash_reals(s, h, out, n);
-    s->k->log(logits, n, shift, NULL, log = log_total(s, coarse, fine), out, 0);
+    s->k->log(logits, n, shift, NULL, log = log_total(s, coarse, fine), out);
     hash(h, log);
     hash_reals(s, h, out, n);
     exclude(s, e, n / 2, 1, coarse, fine);
@@ -1549,9 +1560,9 @@ static void hash_cooled_row(const subject *s, uint64_t *h, const kind *kind, ptr
     hash_pair(h, &coarse, &fine, 1);
     hash_reals(s, h, e, n);
     s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
-    s->k->variance(e, n, hi, lo, coarse, fine, 0.7, out, 0);
+    s->k->variance(e, n, hi, lo, coarse, fine, 0.7, out);
     hash_reals(s, h, out, n);
-    s->k->log(logits, n, shift, rate, log_total(s, coarse, fine), out, 0);
+    s->k->log(logits, n, shift, rate, log_total(s, coarse, fine), out);
     hash_reals(s, h, out, n);
     s->k->spread(logits, n, shift, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
@@ -1572,15 +1583,15 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     hash_pair(h, &hi, &lo, 1);
     s->k->dot(e, target, n, 0, 0, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->vjp(target, e, n, hi, lo, out, 0);
+    s->k->vjp(target, e, n, hi, lo, out);
     hash_reals(s, h, out, n);
     s->k->exclude_major(e, target, n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, mass, 1e-6);
     hash_reals(s, h, target, n);
-    s->k->scale(e, n, 0.7, 1e-10, NULL, 0, target, 0.3, out, 0);
+    s->k->scale(e, n, 0.7, 1e-10, NULL, 0, target, 0.3, out);
     hash_reals(s, h, out, n);
-    s->k->scale(e, n, 0.7, 1e-10, NULL, 0.1, target, 0.3, out, 0);
+    s->k->scale(e, n, 0.7, 1e-10, NULL, 0.1, target, 0.3, out);
     hash_reals(s, h, out, n);
-    s->k->scale(e, n, 0.7, 1e-10, reals(s, v, n), 0.1, NULL, 0, out, 0);
+    s->k->scale(e, n, 0.7, 1e-10, reals(s, v, n), 0.1, NULL, 0, out);
     s->k->subtract(out, 0.7, 0.3);
     hash_reals(s, h, out, n);
 }
@@ -1600,7 +1611,7 @@ static void hash_elements(const subject *s, uint64_t *h, const kind *kind, ptrdi
     s->k->terms(a, places, shift, few, hi, lo);
     hash_pair(h, hi, lo, few);
     hash(h, (double)s->k->find(logits, n, s->k->max(logits, n)));
-    s->k->choose(mask_bytes(0, n), logits, n, 0.3, out, 0);
+    s->k->choose(mask_bytes(0, n), logits, n, 0.3, out);
     hash_reals(s, h, out, n);
     s->k->product(reals(s, a, n), logits, n, out);
     hash_reals(s, h, out, n);
@@ -1715,7 +1726,8 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
 static void (*const TESTS[])(const subject *s) = {
     no_exp_is_lost_between_two_reals,
     max_ignores_nan,
-    streamed_rows_are_scaled_rows,
+    rows_of_every_length_are_streamed_whole_and_alone,
+    fill_stores_whole_and_alone,
     max_of_nothing_is_minus_infinity,
     sum_of_exp_is_nan_where_softmax_is,
     log_overflows_to_minus_infinity,
