@@ -15,9 +15,12 @@
 #include "begin.inc"
 #include <immintrin.h>
 
+#define V_JOINS 1
+
 #ifdef CYSOFTMAX_F32
 
 #define VEC_LANES 8
+#define V_IN_FLIGHT 2
 typedef __m256 vec;
 typedef __m256 mask;
 
@@ -73,6 +76,19 @@ static inline vec v_load_half(const uint16_t *p) {
 static inline void v_store_half(uint16_t *p, vec a) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+// The lanes of b that come before `shift` stand in for those of a, and all turn round.
+typedef struct {
+    mask from_b;
+    __m256i turn;
+} vec_order;
+static inline vec_order v_order(ptrdiff_t shift) {
+    const __m256i lanes = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                           _mm256_set1_epi32((int)(shift)));
+    return (vec_order){v_first(shift), _mm256_and_si256(lanes, _mm256_set1_epi32(7))};
+}
+static inline vec v_join(vec a, vec b, vec_order order) {
+    return _mm256_permutevar8x32_ps(v_select(order.from_b, b, a), order.turn);
+}
 // Unpacking works within 128 bits; the permutation puts the quarters in order.
 static inline vec v_zip_low(vec a, vec b) {
     return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
@@ -90,6 +106,7 @@ static inline real v_sum16(const vec a[2]) {
 #else
 
 #define VEC_LANES 4
+#define V_IN_FLIGHT 4
 typedef __m256d vec;
 typedef __m256d mask;
 
@@ -142,6 +159,20 @@ static inline vec v_exponent(vec a) {
     __m256i exponent = _mm256_srli_epi64(_mm256_castpd_si256(a), 52);
     vec two52 = v_set1(0x1p52);
     return v_sub(_mm256_or_pd(_mm256_castsi256_pd(exponent), two52), two52);
+}
+typedef struct {
+    mask from_b;
+    __m256i turn;
+} vec_order;
+static inline vec_order v_order(ptrdiff_t shift) {
+    const __m256i lanes = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                           _mm256_set1_epi32((int)(2 * shift)));
+    return (vec_order){v_first(shift), _mm256_and_si256(lanes, _mm256_set1_epi32(7))};
+}
+static inline vec v_join(vec a, vec b, vec_order order) {
+    const __m256 turned =
+        _mm256_permutevar8x32_ps(_mm256_castpd_ps(v_select(order.from_b, b, a)), order.turn);
+    return _mm256_castps_pd(turned);
 }
 static inline vec v_zip_low(vec a, vec b) {
     return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);

@@ -21,6 +21,7 @@
 #ifdef CYSOFTMAX_F32
 
 #define VEC_LANES 4
+#define V_IN_FLIGHT 4
 typedef float32x4_t vec;
 typedef uint32x4_t mask;
 
@@ -78,6 +79,7 @@ static inline real v_sum16(const vec a[4]) {
 #else
 
 #define VEC_LANES 2
+#define V_IN_FLIGHT 4
 typedef float64x2_t vec;
 typedef uint64x2_t mask;
 

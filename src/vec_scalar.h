@@ -7,6 +7,13 @@
 #define V_END       // what closes a translation unit
 #define VEC_LANES 1 // reals in a vec; divides 16
 
+// So many vecs are exponentiated at a time, as many as was found to be fastest; divides 16 reals.
+#ifdef CYSOFTMAX_F32
+#define V_IN_FLIGHT 4
+#else
+#define V_IN_FLIGHT 16
+#endif
+
 typedef real vec;
 typedef bits_t mask; // all bits or none
 
