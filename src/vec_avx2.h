@@ -28,6 +28,14 @@ static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec v_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline void v_stream(real *p, vec a) { _mm256_stream_ps(p, a); }
+static inline vec v_load_doubles(const double *p) {
+    return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)),
+                           _mm256_cvtpd_ps(_mm256_loadu_pd(p)));
+}
+static inline void v_store_doubles(double *p, vec a) {
+    _mm256_storeu_pd(p, _mm256_cvtps_pd(_mm256_castps256_ps128(a)));
+    _mm256_storeu_pd(p + 4, _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)));
+}
 static inline __m256i v_first_bits(ptrdiff_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -114,6 +122,8 @@ static inline vec v_set1(real a) { return _mm256_set1_pd(a); }
 static inline vec v_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
 static inline void v_stream(real *p, vec a) { _mm256_stream_pd(p, a); }
+static inline vec v_load_doubles(const double *p) { return v_load(p); }
+static inline void v_store_doubles(double *p, vec a) { v_store(p, a); }
 static inline __m256i v_first_bits(ptrdiff_t n) {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 }

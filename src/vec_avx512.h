@@ -30,6 +30,15 @@ static inline vec v_set1(real a) { return _mm512_set1_ps(a); }
 static inline vec v_load(const real *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline void v_stream(real *p, vec a) { _mm512_stream_ps(p, a); }
+static inline vec v_load_doubles(const double *p) {
+    const __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(p));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8)),
+                              1);
+}
+static inline void v_store_doubles(double *p, vec a) {
+    _mm512_storeu_pd(p, _mm512_cvtps_pd(_mm512_castps512_ps256(a)));
+    _mm512_storeu_pd(p + 8, _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1)));
+}
 static inline mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
     return _mm512_mask_loadu_ps(v_set1(fill), v_first(n), p);
@@ -102,6 +111,8 @@ static inline vec v_set1(real a) { return _mm512_set1_pd(a); }
 static inline vec v_load(const real *p) { return _mm512_loadu_pd(p); }
 static inline void v_store(real *p, vec a) { _mm512_storeu_pd(p, a); }
 static inline void v_stream(real *p, vec a) { _mm512_stream_pd(p, a); }
+static inline vec v_load_doubles(const double *p) { return v_load(p); }
+static inline void v_store_doubles(double *p, vec a) { v_store(p, a); }
 static inline mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {
     return _mm512_mask_loadu_pd(v_set1(fill), v_first(n), p);

@@ -29,6 +29,13 @@ static inline vec v_set1(real a) { return vdupq_n_f32(a); }
 static inline vec v_load(const real *p) { return vld1q_f32(p); }
 static inline void v_store(real *p, vec a) { vst1q_f32(p, a); }
 static inline void v_stream(real *p, vec a) { vst1q_f32(p, a); }
+static inline vec v_load_doubles(const double *p) {
+    return vcombine_f32(vcvt_f32_f64(vld1q_f64(p)), vcvt_f32_f64(vld1q_f64(p + 2)));
+}
+static inline void v_store_doubles(double *p, vec a) {
+    vst1q_f64(p, vcvt_f64_f32(vget_low_f32(a)));
+    vst1q_f64(p + 2, vcvt_f64_f32(vget_high_f32(a)));
+}
 V_PARTS
 static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
@@ -87,6 +94,8 @@ static inline vec v_set1(real a) { return vdupq_n_f64(a); }
 static inline vec v_load(const real *p) { return vld1q_f64(p); }
 static inline void v_store(real *p, vec a) { vst1q_f64(p, a); }
 static inline void v_stream(real *p, vec a) { vst1q_f64(p, a); }
+static inline vec v_load_doubles(const double *p) { return v_load(p); }
+static inline void v_store_doubles(double *p, vec a) { v_store(p, a); }
 V_PARTS
 static inline vec v_add(vec a, vec b) { return vaddq_f64(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f64(a, b); }

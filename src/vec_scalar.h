@@ -21,6 +21,10 @@ static inline vec v_set1(real a) { return a; }
 static inline vec v_load(const real *p) { return *p; }
 static inline void v_store(real *p, vec a) { *p = a; }
 
+// VEC_LANES doubles, rounded to reals; and reals as doubles.
+static inline vec v_load_doubles(const double *p) { return (real)*p; }
+static inline void v_store_doubles(double *p, vec a) { *p = (double)a; }
+
 // A store that need not keep the line in the cache; p is aligned to a vec.
 static inline void v_stream(real *p, vec a) { *p = a; }
 
