@@ -97,12 +97,14 @@ static inline vec_order v_order(ptrdiff_t shift) {
 static inline vec v_join(vec a, vec b, vec_order order) {
     return _mm256_permutevar8x32_ps(v_select(order.from_b, b, a), order.turn);
 }
-// Unpacking works within 128 bits; the permutation puts the quarters in order.
-static inline vec v_zip_low(vec a, vec b) {
-    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_ps(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_ps(a, b); }
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+    return _mm256_set_m128(_mm_loadu_ps(rows[4] + c), _mm_loadu_ps(rows[0] + c));
 }
-static inline vec v_zip_high(vec a, vec b) {
-    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+    _mm_storeu_ps(rows[0] + c, _mm256_castps256_ps128(a));
+    _mm_storeu_ps(rows[4] + c, _mm256_extractf128_ps(a, 1));
 }
 static inline real v_sum16(const vec a[2]) {
     vec t = v_add(a[0], a[1]);
@@ -184,11 +186,14 @@ static inline vec v_join(vec a, vec b, vec_order order) {
         _mm256_permutevar8x32_ps(_mm256_castpd_ps(v_select(order.from_b, b, a)), order.turn);
     return _mm256_castps_pd(turned);
 }
-static inline vec v_zip_low(vec a, vec b) {
-    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_pd(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_pd(a, b); }
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+    return _mm256_set_m128d(_mm_loadu_pd(rows[2] + c), _mm_loadu_pd(rows[0] + c));
 }
-static inline vec v_zip_high(vec a, vec b) {
-    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+    _mm_storeu_pd(rows[0] + c, _mm256_castpd256_pd128(a));
+    _mm_storeu_pd(rows[2] + c, _mm256_extractf128_pd(a, 1));
 }
 static inline real v_sum16(const vec a[4]) {
     vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));

@@ -84,14 +84,20 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 static inline vec v_load_end(const real *p, ptrdiff_t begin) {
     return _mm512_maskz_loadu_ps((mask)~v_first(begin), p);
 }
-static inline vec v_zip_low(vec a, vec b) {
-    const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    return _mm512_permutex2var_ps(a, order, b);
+static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_ps(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_ps(a, b); }
+// Masked broadcasts, which need no permutation.
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+    vec a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
+    a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(rows[4] + c));
+    a = _mm512_mask_broadcast_f32x4(a, 0x0f00, _mm_loadu_ps(rows[8] + c));
+    return _mm512_mask_broadcast_f32x4(a, 0xf000, _mm_loadu_ps(rows[12] + c));
 }
-static inline vec v_zip_high(vec a, vec b) {
-    const __m512i order =
-        _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    return _mm512_permutex2var_ps(a, order, b);
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+    _mm_storeu_ps(rows[0] + c, _mm512_castps512_ps128(a));
+    _mm_storeu_ps(rows[4] + c, _mm512_extractf32x4_ps(a, 1));
+    _mm_storeu_ps(rows[8] + c, _mm512_extractf32x4_ps(a, 2));
+    _mm_storeu_ps(rows[12] + c, _mm512_extractf32x4_ps(a, 3));
 }
 static inline real v_sum16(const vec a[1]) {
     __m256 t = _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm512_extractf32x8_ps(a[0], 1));
@@ -153,11 +159,19 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 static inline vec v_load_end(const real *p, ptrdiff_t begin) {
     return _mm512_maskz_loadu_pd((mask)~v_first(begin), p);
 }
-static inline vec v_zip_low(vec a, vec b) {
-    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_pd(a, b); }
+static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_pd(a, b); }
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+    vec a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + c));
+    a = _mm512_mask_broadcast_f64x2(a, 0x0c, _mm_loadu_pd(rows[2] + c));
+    a = _mm512_mask_broadcast_f64x2(a, 0x30, _mm_loadu_pd(rows[4] + c));
+    return _mm512_mask_broadcast_f64x2(a, 0xc0, _mm_loadu_pd(rows[6] + c));
 }
-static inline vec v_zip_high(vec a, vec b) {
-    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+    _mm_storeu_pd(rows[0] + c, _mm512_castpd512_pd128(a));
+    _mm_storeu_pd(rows[2] + c, _mm512_extractf64x2_pd(a, 1));
+    _mm_storeu_pd(rows[4] + c, _mm512_extractf64x2_pd(a, 2));
+    _mm_storeu_pd(rows[6] + c, _mm512_extractf64x2_pd(a, 3));
 }
 static inline real v_sum16(const vec a[2]) {
     vec both = v_add(a[0], a[1]);

@@ -143,6 +143,14 @@ static inline real v_sum16(const vec a[8]) {
 
 #endif
 
+// A vec is one piece.
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+    return v_load(rows[0] + c);
+}
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+    v_store(rows[0] + c, a);
+}
+
 #if defined(__GNUC__)
 static inline void v_prefetch(const void *p) { __builtin_prefetch(p); }
 #else

@@ -106,7 +106,8 @@ static inline vec v_exponent(vec a) {
 // Where a load that crosses a line of the cache is dear, V_JOINS is defined, and v_join(a, b,
 // v_order(shift)) are VEC_LANES reals of a and b, one after the other, from `shift` on.
 
-// a0 b0 a1 b1 ...: of the lower and of the upper halves of a and b (VEC_LANES > 1).
+// A vec is made of pieces of 16 bytes, or is one real. Within each piece: a0 b0 a1 b1 ... of the
+// lower and of the upper halves of a and b.
 static inline vec v_zip_low(vec a, vec b) {
     (void)b;
     return a;
@@ -115,6 +116,10 @@ static inline vec v_zip_high(vec a, vec b) {
     (void)a;
     return b;
 }
+
+// Piece i is at rows[i PIECE] + c, for PIECE reals in a piece.
+static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) { return rows[0][c]; }
+static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) { rows[0][c] = a; }
 
 // Which of the first n <= VEC_LANES bytes are not 0; the other lanes are false.
 static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
