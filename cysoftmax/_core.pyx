@@ -106,14 +106,16 @@ cdef enum:
 cdef struct Group:              # up to 16 rows, and what each of them boils down to
     ptrdiff_t first
     int n_rows
+    Weights *w                  # job.ones, or what differs from that
+    double[TILE] shift, coarse
+    double[TILE] sharp_hi, sharp_lo     # sum of share times x - shift
+    # From here on a row begins with zeros.
     char[TILE] skipped          # nothing to compute: zeros
     char[TILE] ignored          # has no loss, weight or gradient
     ptrdiff_t[TILE] y           # its label
-    double[TILE] shift, coarse, fine, log_total
+    double[TILE] fine, log_total
     double[TILE] hi, lo         # what its exps are multiplied with
-    double[TILE] sharp_hi, sharp_lo     # sum of share times x - shift
     double[TILE] loss           # its loss, or its logsumexp, or 0
-    Weights *w                  # job.ones, or what differs from that
 
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
@@ -133,6 +135,7 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     """Read what there is of each row besides its logits: label, weight, scale; `weights` has room
     for what is special about them. A row whose label is out of range gets class 0, and the call
     an error in the end."""
+    cdef ptrdiff_t any_sign = 0
     cdef int r
     g.first = first
     g.n_rows = n_rows
@@ -140,14 +143,14 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     if job.weighted or job.scale.data != NULL or leaves_more(job):
         g.w = weights
         memcpy(weights, job.ones, n_rows * sizeof(Weights))
+    memset(g.skipped, 0, <char *>g + sizeof(Group) - g.skipped)
     for r in range(TILE):       # a tile has 16 rows whatever n_rows is
-        g.skipped[r] = g.ignored[r] = 0
-        g.y[r] = 0
         g.coarse[r] = 1
-        g.fine[r] = g.log_total[r] = g.hi[r] = g.lo[r] = g.loss[r] = 0
     if job.target_is == LABELS:
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
+            any_sign |= g.y[r]
+        for r in range(n_rows if any_sign < 0 else 0):
             if g.y[r] < 0:
                 if g.y[r] == BAD_LABEL:
                     job.bad = 1

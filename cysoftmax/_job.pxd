@@ -274,15 +274,19 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     """The labels of n rows. Each is read once, so that another thread that changes it cannot
     make a checked label into another one."""
     cdef integer label
-    cdef uint64_t bits
+    cdef uint64_t bits, n_classes = <uint64_t>job.n_classes
+    cdef const char *place = row_at(job, &job.target, first)
+    cdef ptrdiff_t step = job.target.outer[0]
     cdef int r
     for r in range(n):
-        label = (<const volatile integer *>row_at(job, &job.target, first + r))[0]
+        if job.ndim > 1:
+            place = row_at(job, &job.target, first + r)
+        label = (<const volatile integer *>place)[0]
+        place += step
         bits = <uint64_t>label      # so a negative number is larger than any number of classes
+        y[r] = <ptrdiff_t>label if bits < n_classes else BAD_LABEL
         if job.ignores and bits == job.ignore:
             y[r] = IGNORED_LABEL
-        else:
-            y[r] = <ptrdiff_t>label if bits < <uint64_t>job.n_classes else BAD_LABEL
 
 
 cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
