@@ -84,7 +84,8 @@ cdef double LARGEST = np.finfo(np.float64).max
 cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
-    TILE_BYTES = 1 << 19    # a tile of strided classes should stay in the L2 cache
+    TILES = 8               # so many groups of sixteen rows are worked on together,
+    TILE_BYTES = 1 << 19    # as long as their tiles stay in the L2 cache
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
     FETCH_BYTES = 1 << 18   # rows are fetched early if they are not larger,
@@ -984,20 +985,72 @@ cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
 
 # ---------------------------------------------------------------- sixteen rows
 
-cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
-    """A group's rows side by side; the same formulas as in do_rows."""
+cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
+    """The tile of one of the groups that are worked on together; an odd number of lines of 64 bytes
+    from one to the next, so that their classes do not compete for the same place in a cache."""
+    return tiles + t * (job.n_classes | 1) * TILE * job.itemsize
+
+
+cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether the rows lie side by side, each class of many of them in one piece."""
+    return job.ndim == 1 and rows.outer[0] == job.itemsize and rows.step != job.itemsize
+
+
+cdef void do_tiles(Job *job, char *tiles, Group *g, int n_tiles) noexcept nogil:
+    """Several groups, of which only the last may be not full. Strided classes are read and written
+    for all of them together: of each, a few lines of the cache that lie one after the other."""
+    cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t n = job.n_classes, pitch = tile_of(job, tiles, 1) - tiles
+    cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t
+    if columns(job, &job.x):
+        k.tiles_load(row_at(job, &job.x, g[0].first), job.x.step // job.itemsize, n, full, tiles,
+                     pitch // job.itemsize)
+    for t in range(n_tiles):
+        if t == full or not columns(job, &job.x):
+            load_tile(job, &g[t], tile_of(job, tiles, t))
+        do_tile(job, tile_of(job, tiles, t), tile_of(job, tiles, n_tiles + t), &g[t])
+    if job.out.data == NULL:
+        return
+    if job.what & VARIANCE:
+        store_tiles(job, &job.variance, g, n_tiles, tile_of(job, tiles, n_tiles))
+    store_tiles(job, &job.out, g, n_tiles,
+                tile_of(job, tiles, n_tiles if job.what & LOG_SOFTMAX else 0))
+
+
+cdef inline void load_tile(const Job *job, const Group *g, char *tile) noexcept nogil:
+    cdef const char *x[TILE]
+    cdef int r
+    for r in range(TILE):       # a tile that is not full is filled up with its first row
+        x[r] = row_at(job, &job.x, g.first + (r if r < g.n_rows else 0))
+    job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes, tile)
+
+
+cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles,
+                      char *tiles) noexcept nogil:
+    cdef ptrdiff_t pitch = tile_of(job, tiles, 1) - tiles
+    cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t, r
+    if columns(job, rows):
+        job.kernels.tiles_store(tiles, pitch // job.itemsize, job.n_classes, full,
+                                row_at(job, rows, g[0].first), rows.step // job.itemsize,
+                                job.large)
+    for t in range(n_tiles):
+        if t == full or not columns(job, rows):
+            store_tile(job, rows, &g[t], tile_of(job, tiles, t))
+        for r in range(g[t].n_rows):
+            if g[t].skipped[r]:
+                fill_row(job, rows, g[t].first + r, 0)
+
+
+cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
+    """A group's rows side by side; the same formulas as in do_rows. `second` has room for the
+    logits of log_softmax, or the variance."""
     cdef const Kernels *k = job.kernels
     cdef const char *x[TILE]
     cdef char *e[TILE]
     cdef Total total[TILE]
     cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
-    cdef char *second = tile + n * TILE * step      # the logits for log_softmax, or the variance
     cdef int r
 
-    for r in range(TILE):       # a tile that is not full is filled up with its first row
-        x[r] = row_at(job, &job.x, g.first + (r if r < g.n_rows else 0))
-        e[r] = tile + r * step
-    k.tile_load(<const void **>x, job.x.step // step, n, tile)
     k.tile_max(tile, n, g.shift)
     if job.what & LOG_SOFTMAX:
         memcpy(second, tile, n * TILE * step)
@@ -1018,6 +1071,8 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
     finish_group(job, g)
 
     if job.what & LOSS:
+        for r in range(g.n_rows):
+            x[r] = row_at(job, &job.x, g.first + r)
         label_terms(job, g, 0, g.n_rows, x, job.x.step)
         label_losses(job, g)
     elif job.what & LOGSUMEXP:
@@ -1030,18 +1085,17 @@ cdef void do_tile(Job *job, char *tile, Group *g) noexcept nogil:
         return
     if job.what & VARIANCE:
         tile_variance(job, g, tile, second)
-        store_tile(job, &job.variance, g, second)
     if job.what & LOG_SOFTMAX:
         k.tile_log(second, n, g.shift, job.rate, g.log_total)
-        store_tile(job, &job.out, g, second)
         return
     if job.what & GRAD:
+        for r in range(TILE):
+            e[r] = tile + r * step
         exclude_labels(job, g, 0, g.n_rows, e, TILE * step)
     k.tile_scale(tile, n, g.hi, g.lo)
     if job.what & GRAD and leaves_more(job):
         for r in range(g.n_rows):
             subtract_label(job, g, r, tile + (g.y[r] * TILE + r) * step)
-    store_tile(job, &job.out, g, tile)
 
 
 cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
@@ -1063,9 +1117,6 @@ cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g,
     for r in range(TILE):
         out[r] = row_at(job, rows, g.first + (r if r < g.n_rows else 0))
     job.kernels.tile_store(tile, job.n_classes, out, rows.step // job.itemsize, g.n_rows)
-    for r in range(g.n_rows):
-        if g.skipped[r]:
-            fill_row(job, rows, g.first + r, 0)
 
 
 # ---------------------------------------------------------------- loops over rows
@@ -1098,11 +1149,12 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
 
 
 cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
-    """One unit of the loop: 16 rows, or 1 where there are few."""
-    cdef double[TILE] weight
+    """One unit of the loop: 16 rows, or 1 where there are few; several tiles."""
     cdef ptrdiff_t first = group * group_rows
     cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
-    cdef double *sums
+    if job.tiles > 0:
+        do_groups(job, scratch, group * job.tiles)
+        return
     if job.what & VJP:
         for r in range(n_rows):
             do_vjp(job, scratch, first + r)
@@ -1110,29 +1162,53 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noe
     cdef Group g
     cdef Weights[TILE] weights
     open_group(job, &g, first, n_rows, weights)
-    if tiled(job):
-        do_tile(job, scratch + job.e_at, &g)
-    else:
-        do_rows(job, scratch, &g)
+    do_rows(job, scratch, &g)
+    keep_group(job, group, &g)
+
+
+cdef void do_groups(Job *job, char *scratch, ptrdiff_t first_group) noexcept nogil:
+    """One unit of the loop over tiles: several groups."""
+    cdef Group[TILES] g
+    cdef Weights[TILES][TILE] weights
+    cdef ptrdiff_t first = first_group * TILE
+    cdef int n_tiles = <int>min(<ptrdiff_t>job.tiles, (job.n_rows - first + TILE - 1) // TILE), t
+    for t in range(n_tiles):
+        open_group(job, &g[t], first + t * TILE,
+                   <int>min(<ptrdiff_t>TILE, job.n_rows - first - t * TILE), weights[t])
+    do_tiles(job, scratch + job.e_at, g, n_tiles)
+    for t in range(n_tiles):
+        keep_group(job, first_group + t, &g[t])
+
+
+cdef inline void keep_group(const Job *job, ptrdiff_t group, const Group *g) noexcept nogil:
+    """Store what the rows of a group amount to wherever it is wanted."""
+    cdef double[TILE] weight
+    cdef double *sums
+    cdef int r
     if job.losses != NULL or job.result.data != NULL:
-        for r in range(n_rows):
-            keep_numbers(job, first + r, g.loss[r], g.w[r].weight)
+        for r in range(g.n_rows):
+            keep_numbers(job, g.first + r, g.loss[r], g.w[r].weight)
     if job.partial != NULL:
         sums = job.partial + 4 * group
-        add_up(g.loss, n_rows, sums, sums + 1)
+        add_up(g.loss, g.n_rows, sums, sums + 1)
         if job.weighted:
-            for r in range(n_rows):
+            for r in range(g.n_rows):
                 weight[r] = g.w[r].weight
-            add_up(weight, n_rows, sums + 2, sums + 3)
+            add_up(weight, g.n_rows, sums + 2, sums + 3)
 
 
 cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
     cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
-    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64
+    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64, tile, most
+    cdef bint second
     job.e_at = at
     if tiled(job):
-        job.scratch_bytes = ((at + 2 * TILE * size) // PAGE + 1) * PAGE
+        second = job.what & (LOG_SOFTMAX | VARIANCE)
+        tile = tile_of(job, NULL, 1) - <char *>NULL
+        most = TILE_BYTES if columns(job, &job.x) else TOGETHER_BYTES
+        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
+        job.scratch_bytes = ((at + job.tiles * (2 if second else 1) * tile) // PAGE + 1) * PAGE
         return
     if job.x.direct and size <= FETCH_BYTES:
         job.fetch_rows = 1 + FETCH_AHEAD // size
@@ -1198,6 +1274,9 @@ cdef int run(Job *job, int n_threads) except -1:
     if job.n_classes > PTRDIFF_MAX // (8 * TILE * n_threads * job.itemsize):
         raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
     lay_out_scratch(job)
+    if job.tiles > 0:       # the units are then several groups
+        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>job.tiles, n_groups // n_threads))
+        n_groups = (n_groups + job.tiles - 1) // job.tiles
     n_bytes = n_threads * job.scratch_bytes + PAGE
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
@@ -1508,8 +1587,9 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
     set_options(job, options)
     if out is not None:
         describe(job, &job.out, out, True)
+        job.large = job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES
         job.stream = (job.out.direct and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
-                      and job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES)
+                      and job.large)
     if variance is not None:
         describe(job, &job.variance, variance, True)
     if result is not None:

@@ -68,7 +68,8 @@ cdef struct Job:
     const char *entry_classes       # the class of each: int32 or int64, as index_item says
     const char *indptr              # where those of a row begin, and where the last ends
     ptrdiff_t index_item, n_entries
-    bint stream
+    bint large                      # an output is: it would not stay in the caches
+    bint stream                     # rows of it are stored past them
     double unit                     # the scale of every gradient, if there is no array of them
     double divisor                  # the sum of the weights, if the loss is their mean
     bint weighted                   # a row can weigh something else than 1
@@ -95,6 +96,7 @@ cdef struct Job:
     bint late                       # rows are stored while the next are worked on
     int together                    # so many rows are worked on at a time by do_rows
     bint logs_late                  # and the logarithms taken for a whole group
+    int tiles                       # so many groups by do_tiles; 0: none
     int n_arrays                    # there are, of the arrays above
     # What is as large as it could ever have to be; only what is used of it is ever filled.
     Weights[TILE] ones              # of rows about which no option says anything

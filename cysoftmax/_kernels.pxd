@@ -51,6 +51,10 @@ cdef extern from "kernels.h" nogil:
                           void *tile) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
                            int n_rows) noexcept nogil
+        void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
+                           ptrdiff_t pitch) noexcept nogil
+        void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
+                            ptrdiff_t stride, bint stream) noexcept nogil
         void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                              double *coarse, double *fine) noexcept nogil

@@ -107,6 +107,12 @@ typedef struct {
     void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile);
     void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
                        int n_rows);
+    /* The same for n_tiles of 16 rows, all of which lie side by side from x on: class c of row r
+       at x[c * stride + r]. A tile begins `pitch` reals after the one before it. */
+    void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
+                       ptrdiff_t pitch);
+    void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
+                        ptrdiff_t stride, int stream);
     void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                          double *coarse, double *fine);

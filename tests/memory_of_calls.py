@@ -93,8 +93,11 @@ class Case(NamedTuple):
         if self.shared:
             return of_rows + 16 * self.n_classes // 1024  # a pair for each block of a row
         rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 2
-        if self.strided and 16 * self.row_bytes <= 512 * KIB:
-            rows = 32  # sixteen side by side, and their exps
+        tile = 16 * self.row_bytes  # sixteen side by side
+        if self.strided and tile <= 512 * KIB:
+            rows = 34 * max(1, min(8, 512 * KIB // tile))  # up to eight of them, and their exps
+        elif self.n_classes <= 32:
+            rows = 34 * max(1, min(8, 16 * KIB // tile))
         threads = min(self.n_threads, self.n_rows)
         return of_rows + threads * (rows * self.row_bytes + 32 * KIB)
 

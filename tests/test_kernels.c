@@ -1315,6 +1315,34 @@ static void tile_store_scatters_and_writes_nothing_else(const subject *s) {
                 check_tile_store(s, l, n, n_rows);
 }
 
+// Tiles side by side, at every place in a line of 64 bytes.
+static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject *s) {
+    for (ptrdiff_t n = 1; n <= 5; n += 2)
+        for (int n_tiles = 1; n_tiles <= 5; n_tiles++)
+            for (ptrdiff_t offset = 0; offset < 64 / s->t->size; offset++, release()) {
+                const ptrdiff_t width = n_tiles * TILE, pitch = n * TILE + 3, stride = width + 5;
+                const ptrdiff_t reach = (n - 1) * stride + width;
+                void *x = reals(s, NULL, reach), *tiles = reals(s, NULL, n_tiles * pitch);
+                uint64_t seed = (uint64_t)offset;
+                int ok = 1;
+                for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, noise(&seed));
+                s->k->tiles_load(x, stride, n, n_tiles, tiles, pitch);
+                for (ptrdiff_t c = 0; c < n; c++)
+                    for (ptrdiff_t r = 0; r < width; r++)
+                        ok &= get(s, x, c * stride + r) ==
+                              get(s, tiles, r / TILE * pitch + c * TILE + r % TILE);
+                for (int stream = 0; stream <= 1; stream++) {
+                    void *out = guarded(s, reach, offset);
+                    for (ptrdiff_t i = 0; i < reach; i++) put(s, out, i, 42);
+                    s->k->tiles_store(tiles, pitch, n, n_tiles, out, stride, stream);
+                    ok &= canaries_live(s, out, reach);
+                    for (ptrdiff_t i = 0; i < reach; i++)
+                        ok &= get(s, out, i) == (i % stride < width ? get(s, x, i) : 42);
+                }
+                CHECK(ok, n);
+            }
+}
+
 // 16 rows of all kinds, one of them with a NaN if `broken`, and what goes with them.
 typedef struct {
     ptrdiff_t n;
@@ -1747,6 +1775,7 @@ static void (*const TESTS[])(const subject *s) = {
     outputs_are_stored_whole_and_alone,
     tile_load_gathers_every_layout,
     tile_store_scatters_and_writes_nothing_else,
+    tiles_store_undoes_tiles_load_and_writes_nothing_else,
     tiles_agree_with_rows_to_the_last_bit,
     tile_variance_writes_nothing_else,
 };
