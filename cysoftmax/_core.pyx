@@ -144,9 +144,12 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     if job.weighted or job.scale.data != NULL or leaves_more(job):
         g.w = weights
         memcpy(weights, job.ones, n_rows * sizeof(Weights))
-    memset(g.skipped, 0, <char *>g + sizeof(Group) - g.skipped)
-    for r in range(TILE):       # a tile has 16 rows whatever n_rows is
-        g.coarse[r] = 1
+    if job.tiles > 0 and n_rows == TILE and not job.weighted:   # everything else will be computed
+        memset(g.skipped, 0, <char *>g.y - g.skipped)
+    else:
+        memset(g.skipped, 0, <char *>g + sizeof(Group) - g.skipped)
+        for r in range(TILE):   # a tile has 16 rows whatever n_rows is
+            g.coarse[r] = 1
     if job.target_is == LABELS:
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
@@ -517,11 +520,13 @@ cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noex
         for r in range(begin, end):
             weight[r] = 1
     elif job.what & GRAD:
-        for r in range(begin, end):
+        for r in range(begin, begin + 1 if g.w == job.ones else end):
             weight[r] = g.w[r].sample * total_mass(job, g, r)
             if job.z_loss != 0:
                 weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
             weight[r] *= g.w[r].factor
+        for r in range(begin + 1, end if g.w == job.ones else 0):   # all weigh the same
+            weight[r] = weight[begin]
         if job.rate != NULL:
             for r in range(begin, end):
                 weight[r] = within(weight[r])
@@ -1017,11 +1022,23 @@ cdef void do_tiles(Job *job, char *tiles, Group *g, int n_tiles) noexcept nogil:
                 tile_of(job, tiles, n_tiles if job.what & LOG_SOFTMAX else 0))
 
 
+cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g,
+                         const char **place) noexcept nogil:
+    """Where the rows of a tile begin; one that is not full is filled up with its first row."""
+    cdef const char *first = row_at(job, rows, g.first)
+    cdef ptrdiff_t step = rows.outer[0]
+    cdef int r
+    if job.ndim == 1 and g.n_rows == TILE:
+        for r in range(TILE):
+            place[r] = first + r * step
+    else:
+        for r in range(TILE):
+            place[r] = row_at(job, rows, g.first + (r if r < g.n_rows else 0))
+
+
 cdef inline void load_tile(const Job *job, const Group *g, char *tile) noexcept nogil:
     cdef const char *x[TILE]
-    cdef int r
-    for r in range(TILE):       # a tile that is not full is filled up with its first row
-        x[r] = row_at(job, &job.x, g.first + (r if r < g.n_rows else 0))
+    rows_of(job, &job.x, g, x)
     job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes, tile)
 
 
@@ -1036,7 +1053,7 @@ cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_ti
     for t in range(n_tiles):
         if t == full or not columns(job, rows):
             store_tile(job, rows, &g[t], tile_of(job, tiles, t))
-        for r in range(g[t].n_rows):
+        for r in range(g[t].n_rows if job.weighted else 0):
             if g[t].skipped[r]:
                 fill_row(job, rows, g[t].first + r, 0)
 
@@ -1071,8 +1088,7 @@ cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
     finish_group(job, g)
 
     if job.what & LOSS:
-        for r in range(g.n_rows):
-            x[r] = row_at(job, &job.x, g.first + r)
+        rows_of(job, &job.x, g, x)
         label_terms(job, g, 0, g.n_rows, x, job.x.step)
         label_losses(job, g)
     elif job.what & LOGSUMEXP:
@@ -1112,11 +1128,9 @@ cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
 
 cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g,
                             const char *tile) noexcept nogil:
-    cdef void *out[TILE]
-    cdef int r
-    for r in range(TILE):
-        out[r] = row_at(job, rows, g.first + (r if r < g.n_rows else 0))
-    job.kernels.tile_store(tile, job.n_classes, out, rows.step // job.itemsize, g.n_rows)
+    cdef const char *out[TILE]
+    rows_of(job, rows, g, out)
+    job.kernels.tile_store(tile, job.n_classes, <void **>out, rows.step // job.itemsize, g.n_rows)
 
 
 # ---------------------------------------------------------------- loops over rows
