@@ -341,12 +341,13 @@ cdef inline void finish(Total *total) noexcept nogil:
 
 cdef inline void add_up(const double *values, ptrdiff_t n, double *hi, double *lo) noexcept nogil:
     """hi + lo = the sum of the values, with the rounding errors in lo."""
-    cdef double error
+    cdef double high = 0, low = 0, error
     cdef ptrdiff_t i
-    hi[0] = lo[0] = 0
     for i in range(n):
-        hi[0] = two_sum(hi[0], values[i], &error)
-        lo[0] += error
+        high = two_sum(high, values[i], &error)
+        low += error
+    hi[0] = high
+    lo[0] = low
 
 
 cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
