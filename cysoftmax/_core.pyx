@@ -1001,10 +1001,16 @@ cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
     return job.ndim == 1 and rows.outer[0] == job.itemsize and rows.step != job.itemsize
 
 
-cdef void do_tiles(Job *job, char *tiles, Group *g, int n_tiles) noexcept nogil:
+cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether each row begins where the one before it ends."""
+    return job.ndim == 1 and rows.direct and rows.outer[0] == job.n_classes * job.itemsize
+
+
+cdef void do_tiles(Job *job, char *scratch, Group *g, int n_tiles) noexcept nogil:
     """Several groups, of which only the last may be not full. Strided classes are read and written
     for all of them together: of each, a few lines of the cache that lie one after the other."""
     cdef const Kernels *k = job.kernels
+    cdef char *tiles = scratch + job.e_at
     cdef ptrdiff_t n = job.n_classes, pitch = tile_of(job, tiles, 1) - tiles
     cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t
     if columns(job, &job.x):
@@ -1017,9 +1023,9 @@ cdef void do_tiles(Job *job, char *tiles, Group *g, int n_tiles) noexcept nogil:
     if job.out.data == NULL:
         return
     if job.what & VARIANCE:
-        store_tiles(job, &job.variance, g, n_tiles, tile_of(job, tiles, n_tiles))
+        store_tiles(job, &job.variance, g, n_tiles, tile_of(job, tiles, n_tiles), NULL)
     store_tiles(job, &job.out, g, n_tiles,
-                tile_of(job, tiles, n_tiles if job.what & LOG_SOFTMAX else 0))
+                tile_of(job, tiles, n_tiles if job.what & LOG_SOFTMAX else 0), scratch)
 
 
 cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g,
@@ -1042,20 +1048,30 @@ cdef inline void load_tile(const Job *job, const Group *g, char *tile) noexcept 
     job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes, tile)
 
 
-cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles,
-                      char *tiles) noexcept nogil:
-    cdef ptrdiff_t pitch = tile_of(job, tiles, 1) - tiles
+cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
+                      char *scratch) noexcept nogil:
+    """With `scratch`, large outputs are streamed: rows in a row are first put together there."""
+    cdef ptrdiff_t pitch = tile_of(job, tiles, 1) - tiles, n = job.n_classes, c
+    cdef bint beside = columns(job, rows)
+    cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
     cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t, r
-    if columns(job, rows):
-        job.kernels.tiles_store(tiles, pitch // job.itemsize, job.n_classes, full,
-                                row_at(job, rows, g[0].first), rows.step // job.itemsize,
-                                job.large)
+    cdef char *out = row_at(job, rows, g[0].first)
+    cdef char *into = out
+    for t in range(n_tiles if job.weighted else 0):
+        for r in range(g[t].n_rows):
+            for c in range(n if g[t].skipped[r] else 0):
+                put_real(job, tile_of(job, tiles, t), c * TILE + r, 0)
+    if together:            # to lie in lines of the cache as the output does
+        into = scratch + job.together_at + <uintptr_t>out % 64
+    if beside:
+        job.kernels.tiles_store(tiles, pitch // job.itemsize, n, full, out,
+                                rows.step // job.itemsize, scratch != NULL and job.large)
     for t in range(n_tiles):
-        if t == full or not columns(job, rows):
-            store_tile(job, rows, &g[t], tile_of(job, tiles, t))
-        for r in range(g[t].n_rows if job.weighted else 0):
-            if g[t].skipped[r]:
-                fill_row(job, rows, g[t].first + r, 0)
+        if t == full or not beside:
+            store_tile(job, rows, &g[t], tile_of(job, tiles, t), into - out)
+    if together:
+        r = (n_tiles - 1) * TILE + g[n_tiles - 1].n_rows
+        job.kernels.stream_copy(into, r * n, out, &(<Thread *>scratch).line)
 
 
 cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
@@ -1126,10 +1142,14 @@ cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
                               variance)
 
 
-cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g,
-                            const char *tile) noexcept nogil:
+cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g, const char *tile,
+                            ptrdiff_t away) noexcept nogil:
+    """Put a tile into rows so many bytes away from where they are."""
     cdef const char *out[TILE]
+    cdef int r
     rows_of(job, rows, g, out)
+    for r in range(TILE if away != 0 else 0):
+        out[r] += away
     job.kernels.tile_store(tile, job.n_classes, <void **>out, rows.step // job.itemsize, g.n_rows)
 
 
@@ -1189,7 +1209,7 @@ cdef void do_groups(Job *job, char *scratch, ptrdiff_t first_group) noexcept nog
     for t in range(n_tiles):
         open_group(job, &g[t], first + t * TILE,
                    <int>min(<ptrdiff_t>TILE, job.n_rows - first - t * TILE), weights[t])
-    do_tiles(job, scratch + job.e_at, g, n_tiles)
+    do_tiles(job, scratch, g, n_tiles)
     for t in range(n_tiles):
         keep_group(job, first_group + t, &g[t])
 
@@ -1222,7 +1242,11 @@ cdef void lay_out_scratch(Job *job) noexcept:
         tile = tile_of(job, NULL, 1) - <char *>NULL
         most = TILE_BYTES if columns(job, &job.x) else TOGETHER_BYTES
         job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
-        job.scratch_bytes = ((at + job.tiles * (2 if second else 1) * tile) // PAGE + 1) * PAGE
+        at += job.tiles * (2 if second else 1) * tile
+        job.together_at = at
+        if job.large and in_a_row(job, &job.out):
+            at += job.tiles * tile + 64
+        job.scratch_bytes = (at // PAGE + 1) * PAGE
         return
     if job.x.direct and size <= FETCH_BYTES:
         job.fetch_rows = 1 + FETCH_AHEAD // size

@@ -89,7 +89,7 @@ cdef struct Job:
     double *partial                 # hi, lo of each group's sum of losses and of weights, or NULL
     int bad                         # set if a label was out of range
     ptrdiff_t e_at, x_at, target_at, where_at, base_at, variance_at     # where a thread's scratch
-    ptrdiff_t scratch_bytes         # has room for each; a Thread is at its beginning
+    ptrdiff_t together_at, scratch_bytes    # has room for each; a Thread is at its beginning
     ptrdiff_t fetch_rows            # so many rows ahead are fetched, or none
     ptrdiff_t exp_bytes             # from one row of exps to the next
     ptrdiff_t half_bytes            # from one half of the room for exps to the other
