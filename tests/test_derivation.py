@@ -408,6 +408,14 @@ def test_a_difference_and_its_rounding_error_are_exact(isa, dtype):
     for numbers in zip(x, m, d, r, strict=True):
         a, b, difference, error = (Fraction(float(number)) for number in numbers)
         assert a - b == difference + error
+    for shift in (m, x):  # logits below a maximum of either sign
+        logits = shift - generator.exponential(3, 50).astype(dtype)
+        d = logits - shift
+        r3 = np.maximum(-shift, logits) - (d - np.minimum(-shift, logits))
+        for numbers in zip(logits, shift, d, r3, strict=True):
+            a, b, difference, error = (Fraction(float(number)) for number in numbers)
+            assert a - b == difference + error
+    d = x - m
     u = np.finfo(dtype).epsneg
     assert 6 * u < np.abs(r).max() <= 8 * u
 

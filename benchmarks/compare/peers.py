@@ -307,6 +307,8 @@ class ONNXRuntime:
         self.helper, self.runtime = onnx.helper, onnxruntime
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = n_threads
+        # Its threads spin while a model runs, but not on into the next library's turn.
+        self.options.add_session_config_entry("session.force_spinning_stop", "1")
         self.options.inter_op_num_threads = 1
 
     def softmax(self, problem):
