@@ -73,4 +73,9 @@ def streaming_read():
     function = library.streaming_read
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     function.restype = ctypes.c_uint64
-    return lambda array: function(array.ctypes.data, array.nbytes, n_threads)
+
+    def read(array):
+        assert array.ctypes.data % 16 == 0
+        return function(array.ctypes.data, array.nbytes, n_threads)
+
+    return read

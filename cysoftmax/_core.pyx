@@ -110,13 +110,13 @@ cdef struct Group:              # up to 16 rows, and what each of them boils dow
     Weights *w                  # job.ones, or what differs from that
     double[TILE] shift, coarse
     double[TILE] sharp_hi, sharp_lo     # sum of share times x - shift
-    # From here on a row begins with zeros.
+    # From here on a row begins with zeros; what comes after `loss`, unless it will be computed.
     char[TILE] skipped          # nothing to compute: zeros
     char[TILE] ignored          # has no loss, weight or gradient
+    double[TILE] loss           # its loss, or its logsumexp, or 0
     ptrdiff_t[TILE] y           # its label
     double[TILE] fine, log_total
     double[TILE] hi, lo         # what its exps are multiplied with
-    double[TILE] loss           # its loss, or its logsumexp, or 0
 
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
@@ -264,15 +264,14 @@ cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, 
 # ---------------------------------------------------------------- sums over a row
 
 cdef struct Late:               # a row whose exps wait to be scaled and stored
-    const char *e
+    const char *e               # or NULL: there is none
     char *out
     double hi, lo
 
-cdef struct Thread:             # what a thread keeps from one group of rows to the next
+cdef struct Thread:             # what a thread keeps from one row to the next
     Line line, variance_line    # of the two outputs
-    int half                    # of its room for exps: which of the two is in use
-    int n_late, begin_late      # the rows late[begin_late] ... late[n_late - 1]
-    Late[TILE] late
+    int half                    # of its room for exps: which of the two is free
+    Late late
 
 
 cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
@@ -283,10 +282,16 @@ cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff
         job.kernels.scale(e, n, hi, lo, NULL, 0, NULL, 0, out)
 
 
+cdef inline void write_late(const Job *job, Thread *t, ptrdiff_t at, ptrdiff_t n) noexcept nogil:
+    """n classes, `at` bytes into the row that waits."""
+    write_scaled(job, &t.line, t.late.e + at, n, t.late.hi, t.late.lo, t.late.out + at)
+
+
 cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
-                             char *e, Thread *t=NULL, Late *late=NULL) noexcept nogil:
-    """sum exp(d) over the classes; each exp goes to e, unless that is NULL. The row at `next` is
-    fetched from memory on the way, and the one at `late` written, unless they are NULL."""
+                             char *e, Thread *t=NULL) noexcept nogil:
+    """sum exp(d) over the classes; each exp goes to e, unless that is NULL. On the way, the row
+    at `next` is fetched from memory, unless that is NULL, and a row of the thread that waits is
+    written."""
     cdef Total total = Total(0, 0, 0)
     cdef double coarse, fine
     cdef ptrdiff_t b, at, n
@@ -296,8 +301,10 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
         job.kernels.exp_sum(x + at, n, shift, job.rate, next + at if next != NULL else NULL,
                             e + at if e != NULL else NULL, &coarse, &fine)
         add(&total, coarse, fine)
-        if late != NULL:
-            write_scaled(job, &t.line, late.e + at, n, late.hi, late.lo, late.out + at)
+        if t != NULL and t.late.e != NULL:
+            write_late(job, t, at, n)
+    if t != NULL:
+        t.late.e = NULL
     finish(&total)
     return total
 
@@ -549,7 +556,7 @@ cdef inline void label_terms(const Job *job, Group *g, int begin, int end, const
     for r in range(begin, end):
         expect(0 <= g.y[r] < job.n_classes)
         share[r] = g.w[r].share
-        logits[r] = x[r] + g.y[r] * step
+        logits[r] = x[r] + g.y[r] * step    # not looked at where the share is 0
     job.kernels.terms(share + begin, logits + begin, g.shift + begin, end - begin,
                       g.sharp_hi + begin, g.sharp_lo + begin)
 
@@ -860,32 +867,9 @@ cdef inline const char *early(const Job *job, ptrdiff_t i) noexcept nogil:
 # The memory is idle while exps are computed, and the arithmetic while a row is stored. So the
 # exps of a row of several chunks wait, and are stored in turns with the chunks of the next row.
 
-cdef inline Late *next_late(Thread *t) noexcept nogil:
-    """The next of the rows that wait, or NULL."""
-    if t.begin_late == t.n_late:
-        return NULL
-    t.begin_late += 1
-    return &t.late[t.begin_late - 1]
-
-
-cdef inline void catch_up(const Job *job, Thread *t) noexcept nogil:
-    """Write what still waits."""
-    cdef Late *late
-    while t.begin_late < t.n_late:
-        late = next_late(t)
-        write_scaled(job, &t.line, late.e, job.n_classes, late.hi, late.lo, late.out)
-    t.begin_late = t.n_late = 0
-
-
-cdef inline void put_off(const Job *job, Thread *t, const Group *g, int r,
-                         const char *e) noexcept nogil:
-    t.late[t.n_late] = Late(e, row_at(job, &job.out, g.first + r), g.hi[r], g.lo[r])
-    t.n_late += 1
-
-
 cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
-    """A group's rows, one after the other: outputs are written or put off, losses left in the
-    group."""
+    """A group's rows, one after the other: outputs are written, or wait, and losses are left in
+    the group."""
     cdef Place[TILE] p
     cdef int begin = 0
     while begin < g.n_rows:
@@ -919,11 +903,13 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
     cdef char *exps = NULL
     cdef int r
 
-    t.half = job.late and not t.half
     for r in range(begin, end):
         p[r] = Place(NULL, NULL, NULL, job.class_weight, NULL)
         if job.prepared:
             prepare_row(job, scratch, g, r, &p[r])
+        if g.skipped[r]:
+            g.shift[r] = 0
+            g.y[r] = 0
         if g.skipped[r] or job.what & MASS:
             continue
         p[r].x = load_row(job, &job.x, g.first + r, scratch + job.x_at, p[r].where)
@@ -939,10 +925,9 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
         if g.skipped[r]:
             continue
         total = sum_of_exp(job, p[r].x, g.shift[r], early(job, g.first + r), (
-            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL), t, next_late(t))
+            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL), t)
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
-    catch_up(job, t)
 
     if not job.logs_late:
         take_logs(job, g, begin, end)
@@ -970,8 +955,9 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
         elif g.skipped[r]:
             fill_row(job, &job.out, g.first + r, filling(job))
             fill_row(job, &job.variance, g.first + r, 0)
-        elif job.late:
-            put_off(job, t, g, r, p[r].e)
+        elif job.late:          # it is the only row of its batch
+            t.late = Late(p[r].e, row_at(job, &job.out, g.first + r), g.hi[r], g.lo[r])
+            t.half = 1 - t.half
         elif job.out.data != NULL:
             write_row(job, t, g, r, &p[r])
 
@@ -990,10 +976,15 @@ cdef void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
 
 # ---------------------------------------------------------------- sixteen rows
 
+cdef inline ptrdiff_t tile_bytes(const Job *job) noexcept nogil:
+    """From one tile to the next: an odd number of lines of 64 bytes, so that their classes do not
+    compete for the same place in a cache."""
+    return (job.n_classes | 1) * TILE * job.itemsize
+
+
 cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
-    """The tile of one of the groups that are worked on together; an odd number of lines of 64 bytes
-    from one to the next, so that their classes do not compete for the same place in a cache."""
-    return tiles + t * (job.n_classes | 1) * TILE * job.itemsize
+    """The tile of one of the groups that are worked on together."""
+    return tiles + t * tile_bytes(job)
 
 
 cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
@@ -1011,7 +1002,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g, int n_tiles) noexcept nogi
     for all of them together: of each, a few lines of the cache that lie one after the other."""
     cdef const Kernels *k = job.kernels
     cdef char *tiles = scratch + job.e_at
-    cdef ptrdiff_t n = job.n_classes, pitch = tile_of(job, tiles, 1) - tiles
+    cdef ptrdiff_t n = job.n_classes, pitch = tile_bytes(job)
     cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t
     if columns(job, &job.x):
         k.tiles_load(row_at(job, &job.x, g[0].first), job.x.step // job.itemsize, n, full, tiles,
@@ -1051,7 +1042,7 @@ cdef inline void load_tile(const Job *job, const Group *g, char *tile) noexcept 
 cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
                       char *scratch) noexcept nogil:
     """With `scratch`, large outputs are streamed: rows in a row are first put together there."""
-    cdef ptrdiff_t pitch = tile_of(job, tiles, 1) - tiles, n = job.n_classes, c
+    cdef ptrdiff_t pitch = tile_bytes(job), n = job.n_classes, c
     cdef bint beside = columns(job, rows)
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
     cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t, r
@@ -1239,7 +1230,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     job.e_at = at
     if tiled(job):
         second = job.what & (LOG_SOFTMAX | VARIANCE)
-        tile = tile_of(job, NULL, 1) - <char *>NULL
+        tile = tile_bytes(job)
         most = TILE_BYTES if columns(job, &job.x) else TOGETHER_BYTES
         job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
         at += job.tiles * (2 if second else 1) * tile
@@ -1286,12 +1277,14 @@ cdef void lay_out_scratch(Job *job) noexcept:
 cdef inline void begin_thread(char *scratch) noexcept nogil:
     cdef Thread *t = <Thread *>scratch
     t.line.n = t.variance_line.n = 0
-    t.half = t.n_late = t.begin_late = 0
+    t.half = 0
+    t.late.e = NULL
 
 
 cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
     cdef Thread *t = <Thread *>scratch
-    catch_up(job, t)
+    if t.late.e != NULL:
+        write_late(job, t, 0, job.n_classes)
     job.kernels.end_line(&t.line)
     job.kernels.end_line(&t.variance_line)
 

@@ -31,9 +31,9 @@
 // Rows in a tile, which holds their logits class by class: tile[c * 16 + row].
 #define CYSOFTMAX_TILE 16
 
-// The beginning of a line of 64 bytes of which the rest is in the next row: it waits for that, so
-// that whole lines are streamed. A part of one would have to be fetched from memory first, and
-// what is streamed next would wait for it.
+// The beginning of a vec of which the rest is in the next row: it waits for that, so that whole
+// vecs are streamed, and with AVX-512 whole lines of the cache. A part of one would have to be
+// fetched from memory first, and what is streamed next would wait for it.
 typedef struct {
     char reals[64];
     void *place; // where they belong

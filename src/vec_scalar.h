@@ -7,7 +7,8 @@
 #define V_END       // what closes a translation unit
 #define VEC_LANES 1 // reals in a vec; divides 16
 
-// So many vecs are exponentiated at a time, as many as was found to be fastest; divides 16 reals.
+// So many vecs are exponentiated at a time, as many as was found to be fastest: a power of two, and
+// no more than 64 reals.
 #ifdef CYSOFTMAX_F32
 #define V_IN_FLIGHT 4
 #else
@@ -28,7 +29,7 @@ static inline void v_store_doubles(double *p, vec a) { *p = (double)a; }
 // A store that need not keep the line in the cache; p is aligned to a vec.
 static inline void v_stream(real *p, vec a) { *p = a; }
 
-// The first n < VEC_LANES reals; the other lanes are `fill`, or are not written.
+// The first n <= VEC_LANES reals; the other lanes are `fill`, or are not written.
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) { return n > 0 ? *p : fill; }
 static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
     if (n > 0) *p = a;
@@ -104,7 +105,8 @@ static inline vec v_exponent(vec a) {
 }
 
 // Where a load that crosses a line of the cache is dear, V_JOINS is defined, and v_join(a, b,
-// v_order(shift)) are VEC_LANES reals of a and b, one after the other, from `shift` on.
+// v_order(shift)) are VEC_LANES reals of a and b, one after the other, from `shift` <= VEC_LANES
+// on.
 
 // A vec is made of pieces of 16 bytes, or is one real. Within each piece: a0 b0 a1 b1 ... of the
 // lower and of the upper halves of a and b.

@@ -467,6 +467,26 @@ static void a_rate_of_one_changes_nothing(const subject *s, const row *r) {
     CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
+static void the_place_of_a_row_changes_no_bit(const subject *s) {
+    for (ptrdiff_t n = 1; n <= 5 * 64 + 3; n += n < 130 ? 1 : 31) {
+        uint64_t seed = (uint64_t)n;
+        void *expected_e = reals(s, NULL, n), *x = reals(s, NULL, n);
+        double coarse, fine, expected_coarse, expected_fine;
+        for (ptrdiff_t i = 0; i < n; i++) put(s, x, i, 9 * noise(&seed));
+        const double largest = s->k->max(x, n);
+        s->k->exp_sum(x, n, largest, NULL, NULL, expected_e, &expected_coarse, &expected_fine);
+        for (ptrdiff_t offset = 0; offset <= 64 / s->t->size; offset++) {
+            void *e = reals(s, NULL, n), *moved = at(s, reals(s, NULL, n + offset), offset);
+            memcpy(moved, x, (size_t)(n * s->t->size));
+            CHECK(s->k->max(moved, n) == largest, n);
+            s->k->exp_sum(moved, n, largest, NULL, NULL, e, &coarse, &fine);
+            CHECK(same_bits(coarse, expected_coarse) && same_bits(fine, expected_fine), n);
+            CHECK(same_reals(s, e, expected_e, n), n);
+        }
+        release();
+    }
+}
+
 static void max_ignores_nan(const subject *s) {
     static double x[SHORT];
     for (ptrdiff_t n = 1; n <= SHORT; n++)
@@ -1753,6 +1773,7 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
 
 static void (*const TESTS[])(const subject *s) = {
     no_exp_is_lost_between_two_reals,
+    the_place_of_a_row_changes_no_bit,
     max_ignores_nan,
     rows_of_every_length_are_streamed_whole_and_alone,
     fill_stores_whole_and_alone,

@@ -88,7 +88,7 @@ def share_legend(figure, axes, columns):
 
 def beside(i, n):
     """Return how far the i-th of n marks stands from the middle of its shape."""
-    return 0.5 * (i / (n - 1) - 0.5)
+    return 0.5 * (i / (n - 1) - 0.5) if n > 1 else 0.0
 
 
 # ---------------------------------------------------------------- the pictures
@@ -103,7 +103,8 @@ def over_the_copy(results, function):
         "Time over that of a copy of the logits, whose stores go past the caches",
     )
     groups = drawn(results, function)
-    present = [name for name in MARKS if any(name in r["seconds"] for r in groups[DTYPES[0]])]
+    every = [r for group in groups.values() for r in group]
+    present = [name for name in MARKS if any(name in r["seconds"] for r in every)]
     for axes, (dtype, group) in zip(panels, groups.items(), strict=True):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]))
