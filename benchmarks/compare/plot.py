@@ -105,6 +105,7 @@ def over_the_copy(results, function):
     groups = drawn(results, function)
     every = [r for group in groups.values() for r in group]
     present = [name for name in MARKS if any(name in r["seconds"] for r in every)]
+    panels[0].sharey(panels[1])  # before anything is drawn: the limits then suit both
     for axes, (dtype, group) in zip(panels, groups.items(), strict=True):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]))
@@ -124,7 +125,6 @@ def over_the_copy(results, function):
             )  # fmt: skip
         axes.set_ylabel(f"{dtype}: time / copy")
         finish(axes, group)
-    panels[0].sharey(panels[1])
     share_legend(figure, panels, 4)
     return figure
 
