@@ -2,7 +2,7 @@
 
 Run ``python src/coefficients.py`` to print the header, ``python src/coefficients.py
 --write`` to replace it. The polynomials are near-minimax fits in 60-digit arithmetic
-(mpmath); each coefficient is then rounded to the dtype, lowest power first, and the
+(mpmath); each coefficient is then rounded to the dtype, reach power first, and the
 rest is fitted again, so that the printed error is the one of the rounded polynomial.
 """
 
@@ -49,7 +49,7 @@ def fit(f, weight, low, high, powers, fixed):
 
 
 def fit_rounded(f, weight, low, high, powers, bits):
-    """Fit, round the lowest coefficient, fit the others again, and so on.
+    """Fit, round the reach coefficient, fit the others again, and so on.
 
     Returns the rounded coefficients and log2 of their largest weighted error.
     """
@@ -87,22 +87,29 @@ def define(name, value, bits, comment=""):
     return f"#define {name} {hexadecimal(value, bits)}{'  // ' + comment if comment else ''}\n"
 
 
-def exp_section(bits, degree, ln2_bits, cut):
+def exp_section(bits, degree, ln2_bits, reach):
     """Print the constants of exp for one dtype: reduction and polynomial."""
-    # |r| <= ln2/2; the last bit of n = round(d log2 e) may be wrong at a tie, hence 1.0001.
-    edge = LN2 / 2 * mpf("1.0001")
+    # From log(3/4) to log(3/2): below, where exp(r) - 1 is less than -1/4, it would be rounded to
+    # larger units. The last bit of n may be wrong at a tie, hence 1.0001.
+    low, high = mp.log(mpf(3) / 4) * mpf("1.0001"), mp.log(mpf(3) / 2) * mpf("1.0001")
     powers = list(range(degree - 1))
     coefficients, error = fit_rounded(
-        exp_tail, lambda r: r**2 * mp.exp(-r), -edge, edge, powers, bits
+        exp_tail, lambda r: r**2 * mp.exp(-r), low, high, powers, bits
     )
-    high = truncate_to_grid(LN2, ln2_bits)
+    middle, ln2_high = (low + high) / 2, truncate_to_grid(LN2, ln2_bits)
     lines = [
-        f"// exp(r) = 1 + r + r^2 (E0 + E1 r + ...), |r| <= {mp.nstr(edge, 6)}: relative error"
-        f" 2^{mp.nstr(error, 4)}.\n",
+        f"// exp(r) = 1 + r + r^2 (E0 + E1 r + ...), {mp.nstr(low, 6)} <= r <= {mp.nstr(high, 6)}:"
+        f" relative error 2^{mp.nstr(error, 4)}.\n",
+        define("EXP_MIDDLE", round_to(middle, 10), bits, "of these r"),
         define("LOG2_E", round_to(1 / LN2, bits), bits),
-        define("LN2_HIGH", high, bits, f"a multiple of 2^-{ln2_bits}: n * LN2_HIGH is exact"),
-        define("LN2_LOW", round_to(LN2 - high, bits), bits),
-        define("EXP_CUT", mpf(cut), bits, "exp(-EXP_CUT) rounds to zero"),
+        define("LN2_HIGH", ln2_high, bits, f"a multiple of 2^-{ln2_bits}: n * LN2_HIGH is exact"),
+        define("LN2_LOW", round_to(LN2 - ln2_high, bits), bits),
+        define(
+            "EXP_REACH",
+            round_to(reach * LN2, bits),
+            bits,
+            f"{reach} log(2): so far below the maximum 2^n leaves the exponents of a real",
+        ),
         f"#define EXP_TERMS {len(coefficients)}\n",
         "#define EXP_COEFFICIENTS {",
         ", ".join(hexadecimal(c, bits) for c in coefficients),
@@ -137,9 +144,9 @@ def header():
             "// Constants of exp and log1p. Printed by src/coefficients.py; do not edit.\n",
             "// clang-format off\n",
             "#ifdef CYSOFTMAX_F32\n",
-            exp_section(bits=24, degree=6, ln2_bits=16, cut=104),
+            exp_section(bits=24, degree=6, ln2_bits=15, reach=167),
             "#else\n",
-            exp_section(bits=53, degree=11, ln2_bits=42, cut=746),
+            exp_section(bits=53, degree=11, ln2_bits=41, reach=1215),
             log_section(),
             "#endif\n",
             "// clang-format on\n",

@@ -20,7 +20,7 @@
 #ifdef CYSOFTMAX_F32
 
 #define VEC_LANES 8
-#define V_IN_FLIGHT 2
+#define V_IN_FLIGHT 4
 typedef __m256 vec;
 typedef __m256 mask;
 

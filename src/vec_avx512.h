@@ -22,7 +22,7 @@
 #ifdef CYSOFTMAX_F32
 
 #define VEC_LANES 16
-#define V_IN_FLIGHT 2
+#define V_IN_FLIGHT 4
 typedef __m512 vec;
 typedef __mmask16 mask;
 
@@ -109,7 +109,7 @@ static inline real v_sum16(const vec a[1]) {
 #else
 
 #define VEC_LANES 8
-#define V_IN_FLIGHT 2
+#define V_IN_FLIGHT 4
 typedef __m512d vec;
 typedef __mmask8 mask;
 

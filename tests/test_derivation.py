@@ -5,6 +5,7 @@ without help from the library. Where it claims a derivative, the other side of t
 a central difference of a library function.
 """
 
+import decimal
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -427,13 +428,39 @@ def test_a_difference_and_its_rounding_error_are_exact(isa, dtype):
     np.testing.assert_allclose(losses, (np.log1p(e) - exact).astype(float), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_left_beside_a_multiple_of_log_two_needs_no_difference(dtype):
+    """Formula (26), in fractions: for a maximum of either sign, up to where logits count."""
+    generator = np.random.default_rng(4)
+    digits, limit, reach = (15, 256, 115) if dtype == np.float32 else (41, 2048, 842)
+    m = (limit * generator.uniform(-1, 1, 4000) ** 3).astype(dtype)
+    x = (m - reach * generator.uniform(0, 1, 4000) ** 2).astype(dtype)
+    x[0] = m[0]
+    x[1:9], m[1:9] = 10.0 ** -np.arange(1, 9), 0.25  # with digits that the result has no room for
+    n = np.round((x.astype(LONG) - m) / LONG(np.log(2)))
+    log_two = Fraction(decimal.Context(prec=60).ln(2))
+    coarse = Fraction(round(log_two * 2**digits), 2**digits)
+    fine = dtype(float(log_two - coarse))
+    unit = dtype(2.0**-digits)
+    m1 = np.round(m / unit) * unit
+    m2 = m - m1
+    multiple = n.astype(dtype) * dtype(float(coarse)) + m1
+    r = (x - multiple) - (n.astype(dtype) * fine + m2)
+    assert r[0] == 0
+    u = np.finfo(dtype).epsneg
+    for numbers in zip(x, m, n, multiple, r, strict=True):
+        x1, shift, k, sum1, left = (Fraction(float(number)) for number in numbers)
+        assert sum1 == k * coarse + Fraction(float(np.round(dtype(float(shift)) / unit) * unit))
+        assert abs(left - (x1 - shift - k * log_two)) <= Fraction(5, 8) * Fraction(float(u))
+
+
 # ---------------------------------------------------------------- 12. the order
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [160, 2048])
 def test_exchanging_the_operands_of_the_tree_leaves_every_bit(isa, dtype, n):
-    """Formula (26): c -> c xor k, k < 16, exchanges operands; c -> c xor 16, terms of a lane.
+    """Formula (27): c -> c xor k, k < 16, exchanges operands; c -> c xor 16, terms of a lane.
 
     The loss is log1p(rest) with a small rest, so that it shows every bit of the sum.
     """
@@ -479,7 +506,7 @@ def with_all_options(x):
 
 
 def test_smoothing_and_class_weights_make_another_target():
-    """Formula (27): A as a target of its own, without the options."""
+    """Formula (28): A as a target of its own, without the options."""
     options = {"class_weight": OMEGA, "label_smoothing": EPSILON, "reduction": "none"}
     loss, grad = cysoftmax.cross_entropy_with_grad(X, T, **options)
     want = cysoftmax.cross_entropy_with_grad(X, A, reduction="none")
@@ -490,14 +517,14 @@ def test_smoothing_and_class_weights_make_another_target():
 
 
 def test_the_loss_with_all_options():
-    """Formula (28)."""
+    """Formula (29)."""
     d, _, total, lse, s, a, w = with_all_options(X)
     formula = s * (a * np.log(total) - (A * d).sum(-1, keepdims=True)) + w * Z * lse**2
     same(cysoftmax.cross_entropy(X, T, reduction="none", **OPTIONS), formula[:, 0])
 
 
 def test_the_gradient_with_all_options():
-    """Formula (29), which is also the derivative of the loss."""
+    """Formula (30), which is also the derivative of the loss."""
     _, e, total, lse, s, a, w = with_all_options(X)
     b = s * a + 2 * w * Z * lse
     formula = (b * e / total - s * A) / TAU
@@ -507,7 +534,7 @@ def test_the_gradient_with_all_options():
 
 
 def test_the_gradient_of_a_confident_row_with_smoothing_and_z_loss():
-    """Formula (30): b - s A from the other classes, so that a hardly smoothed target keeps its
+    """Formula (31): b - s A from the other classes, so that a hardly smoothed target keeps its
     digits."""
     epsilon, z = 1e-9, 1e-10
     x = np.array([20.0, 0.0, -1.0])
@@ -521,7 +548,7 @@ def test_the_gradient_of_a_confident_row_with_smoothing_and_z_loss():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_quotient_in_two_parts_costs_no_digits(isa, dtype):
-    """Formula (31): a rounded quotient would be off by up to u |d| in the exponential."""
+    """Formula (32): a rounded quotient would be off by up to u |d| in the exponential."""
     u = np.finfo(dtype).epsneg
     x = np.linspace(0, -80 * TAU, 97).astype(dtype)
     e = np.exp(x.astype(LONG) / LONG(TAU))
@@ -534,7 +561,7 @@ def test_a_quotient_in_two_parts_costs_no_digits(isa, dtype):
 
 
 def test_the_diagonal_of_the_hessian():
-    """Formula (32), which is also the derivative of the gradient."""
+    """Formula (33), which is also the derivative of the gradient."""
     e = np.exp(X - X.max(-1, keepdims=True))
     total = e.sum(-1, keepdims=True)
     mass = T.sum(-1, keepdims=True)
@@ -547,7 +574,7 @@ def test_the_diagonal_of_the_hessian():
 
 
 def test_the_entropy():
-    """Formula (33)."""
+    """Formula (34)."""
     d = X - X.max(-1, keepdims=True)
     e = np.exp(d)
     total = e.sum(-1)
