@@ -300,7 +300,10 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
         n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
         job.kernels.exp_sum(x + at, n, shift, job.rate, next + at if next != NULL else NULL,
                             e + at if e != NULL else NULL, &coarse, &fine)
-        add(&total, coarse, fine)
+        if b == 0:      # all there is, mostly
+            total = Total(coarse, fine, 0)
+        else:
+            add(&total, coarse, fine)
         if t != NULL and t.late.e != NULL:
             write_late(job, t, at, n)
     if t != NULL:
@@ -510,13 +513,9 @@ cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
 
 
 cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcept nogil:
-    """log(total) = log(1 + rest) of some rows. The largest term is exactly 1, and rest what else
-    there is, to full relative accuracy however small it is."""
-    cdef int r
+    """log(total) of some rows."""
     if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS | STATS) or job.z_loss != 0:
-        for r in range(begin, end):
-            g.log_total[r] = (g.coarse[r] - 1) + g.fine[r]
-        job.doubles.log1p(g.log_total + begin, end - begin)
+        job.doubles.log_total(g.coarse + begin, g.fine + begin, end - begin, g.log_total + begin)
 
 
 cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noexcept nogil:
@@ -547,16 +546,16 @@ cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noex
                        g.hi + begin, g.lo + begin)
 
 
-cdef inline void label_terms(const Job *job, Group *g, int begin, int end, const char **x,
-                             ptrdiff_t step) noexcept nogil:
-    """share (x - shift) of the labels; a row's classes are `step` bytes apart."""
+cdef inline void label_terms(const Job *job, Group *g, int begin, int end,
+                             const char **x) noexcept nogil:
+    """share (x - shift) of the labels of rows whose classes lie side by side."""
     cdef const void *logits[TILE]
     cdef double[TILE] share
     cdef int r
     for r in range(begin, end):
         expect(0 <= g.y[r] < job.n_classes)
         share[r] = g.w[r].share
-        logits[r] = x[r] + g.y[r] * step    # not looked at where the share is 0
+        logits[r] = x[r] + g.y[r] * job.itemsize    # not looked at where the share is 0
     job.kernels.terms(share + begin, logits + begin, g.shift + begin, end - begin,
                       g.sharp_hi + begin, g.sharp_lo + begin)
 
@@ -654,16 +653,16 @@ cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept 
     return job.keep * g.w[r].sample * g.w[r].factor
 
 
-cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end, char **e,
-                                ptrdiff_t step) noexcept nogil:
-    """Before the exps are scaled: what has to be done for the labels. A row's classes are `step`
-    bytes apart; where e is NULL there is nothing to do."""
+cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end,
+                                char **e) noexcept nogil:
+    """Before the exps are scaled: what has to be done for the labels. Where e is NULL there is
+    nothing to do."""
     cdef void *exps[TILE]
     cdef int r
     for r in range(begin, end):
         exps[r] = NULL
         if e[r] != NULL and g.w[r].share >= g.w[r].half:
-            exps[r] = e[r] + g.y[r] * step
+            exps[r] = e[r] + g.y[r] * job.itemsize
     job.kernels.exclude(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
 
 
@@ -939,13 +938,13 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
             x[r] = p[r].x
             e[r] = p[r].e
         if job.what & LOSS:
-            label_terms(job, g, begin, end, x, job.itemsize)
+            label_terms(job, g, begin, end, x)
     if job.what & VARIANCE:
         for r in range(begin, end):
             if not g.skipped[r]:
                 write_variance(job, scratch, g, r, &p[r])
     if job.what & GRAD and job.target_is == LABELS and job.keep != 0:
-        exclude_labels(job, g, begin, end, e, job.itemsize)
+        exclude_labels(job, g, begin, end, e)
 
     for r in range(begin, end):
         if job.what & LOSS and not job.logs_late and not g.ignored[r]:
@@ -1069,15 +1068,21 @@ cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
     """A group's rows side by side; the same formulas as in do_rows. `second` has room for the
     logits of log_softmax, or the variance."""
     cdef const Kernels *k = job.kernels
-    cdef const char *x[TILE]
-    cdef char *e[TILE]
     cdef Total total[TILE]
+    cdef double[TILE] share, logit      # of the labels; the logits are reals of either size
+    cdef char[TILE] excluded
     cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
     cdef int r
 
     k.tile_max(tile, n, g.shift)
     if job.what & LOG_SOFTMAX:
         memcpy(second, tile, n * TILE * step)
+    if job.what & (LOSS | GRAD):
+        for r in range(TILE):       # a tile has 16 rows whatever n_rows is
+            expect(0 <= g.y[r] < n)
+            share[r] = g.w[r].share if r < g.n_rows else 0
+    if job.what & LOSS:
+        k.tile_pick(tile, g.y, logit)
 
     k.tile_exp_sum(tile, min(n, <ptrdiff_t>CHUNK), g.shift, job.rate, g.coarse, g.fine)
     if n > CHUNK:
@@ -1095,8 +1100,7 @@ cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
     finish_group(job, g)
 
     if job.what & LOSS:
-        rows_of(job, &job.x, g, x)
-        label_terms(job, g, 0, g.n_rows, x, job.x.step)
+        k.tile_terms(logit, share, g.shift, g.sharp_hi, g.sharp_lo)
         label_losses(job, g)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
@@ -1113,8 +1117,8 @@ cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
         return
     if job.what & GRAD:
         for r in range(TILE):
-            e[r] = tile + r * step
-        exclude_labels(job, g, 0, g.n_rows, e, TILE * step)
+            excluded[r] = r < g.n_rows and share[r] >= g.w[r].half
+        k.tile_exclude(tile, g.y, excluded, g.coarse, g.fine)
     k.tile_scale(tile, n, g.hi, g.lo)
     if job.what & GRAD and leaves_more(job):
         for r in range(g.n_rows):
@@ -1407,7 +1411,7 @@ cdef void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares)
             if largest[u] > g.shift[r]:
                 g.shift[r] = largest[u]
     if job.what & LOSS:
-        label_terms(job, g, 0, g.n_rows, x, job.itemsize)
+        label_terms(job, g, 0, g.n_rows, x)
 
 
 cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
@@ -1435,7 +1439,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
     if job.what & GRAD:
-        exclude_labels(job, g, 0, g.n_rows, e, job.itemsize)
+        exclude_labels(job, g, 0, g.n_rows, e)
 
 
 cdef void long_close(Job *job, const Group *g) noexcept nogil:

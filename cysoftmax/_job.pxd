@@ -275,20 +275,26 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                            ptrdiff_t *y) noexcept nogil:
     """The labels of n rows. Each is read once, so that another thread that changes it cannot
     make a checked label into another one."""
-    cdef integer label
-    cdef uint64_t bits, n_classes = <uint64_t>job.n_classes
+    cdef uint64_t label, largest = 0, n_classes = <uint64_t>job.n_classes
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[0]
     cdef int r
     for r in range(n):
         if job.ndim > 1:
             place = row_at(job, &job.target, first + r)
-        label = (<const volatile integer *>place)[0]
+        # As bits, of which a negative number has more than any number of classes.
+        label = <uint64_t>(<const volatile integer *>place)[0]
         place += step
-        bits = <uint64_t>label      # so a negative number is larger than any number of classes
-        y[r] = <ptrdiff_t>label if bits < n_classes else BAD_LABEL
-        if job.ignores and bits == job.ignore:
+        y[r] = <ptrdiff_t>label
+        largest = max(largest, label)
+    if largest < n_classes and not job.ignores:
+        return
+    for r in range(n):
+        label = <uint64_t>y[r]
+        if job.ignores and label == job.ignore:
             y[r] = IGNORED_LABEL
+        elif label >= n_classes:
+            y[r] = BAD_LABEL
 
 
 cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:

@@ -58,6 +58,11 @@ cdef extern from "kernels.h" nogil:
         void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                              double *coarse, double *fine) noexcept nogil
+        void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
+        void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi,
+                           double *lo) noexcept nogil
+        void (*tile_exclude)(void *tile, const ptrdiff_t *y, const char *wanted,
+                             const double *coarse, const double *fine) noexcept nogil
         void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
                            const double *lo) noexcept nogil
         void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
@@ -67,7 +72,8 @@ cdef extern from "kernels.h" nogil:
                          const double *log_total) noexcept nogil
 
     ctypedef struct Doubles "cysoftmax_doubles":
-        void (*log1p)(double *z, ptrdiff_t n) noexcept nogil
+        void (*log_total)(const double *coarse, const double *fine, ptrdiff_t n,
+                          double *log) noexcept nogil
         void (*divide)(const double *weight, const double *coarse, const double *fine,
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
 

@@ -116,6 +116,13 @@ typedef struct {
     void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                          double *coarse, double *fine);
+    /* x[r] = class y[r] of row r */
+    void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x);
+    /* What `terms` does for 16 rows, with the logits already picked. */
+    void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi, double *lo);
+    /* What `exclude` does, for class y[r] of each row r; nothing where `wanted` is 0. */
+    void (*tile_exclude)(void *tile, const ptrdiff_t *y, const char *wanted, const double *coarse,
+                         const double *fine);
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
     void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                           const double *coarse, const double *fine, const double *weight,
@@ -126,8 +133,8 @@ typedef struct {
 
 // Elementwise arithmetic on doubles, for the handful of numbers that a row boils down to.
 typedef struct {
-    /* z = log(1 + z) for z >= 0 */
-    void (*log1p)(double *z, ptrdiff_t n);
+    /* log = log(coarse + fine), for sums of exps */
+    void (*log_total)(const double *coarse, const double *fine, ptrdiff_t n, double *log);
     /* hi + lo = weight / (coarse + fine), to about 2^-100 */
     void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
                    double *hi, double *lo);
