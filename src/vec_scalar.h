@@ -9,11 +9,7 @@
 
 // So many vecs are exponentiated at a time, as many as was found to be fastest: a power of two, and
 // no more than 64 reals.
-#ifdef CYSOFTMAX_F32
-#define V_IN_FLIGHT 4
-#else
-#define V_IN_FLIGHT 16
-#endif
+#define V_IN_FLIGHT 8
 
 typedef real vec;
 typedef bits_t mask; // all bits or none
