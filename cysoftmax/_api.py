@@ -64,8 +64,8 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
 
     Notes
     -----
-    Accuracy: at most 2 ulp from the exact result (3 with the instruction set ``scalar``),
-    for any logits; ``x - max(x)`` is computed in two parts, so its rounding costs nothing.
+    Accuracy: at most 3 ulp from the exact result (4 with the instruction set ``scalar``),
+    for any logits: no difference ``x - max(x)`` is rounded. Most results are within 1 ulp.
     Results below the smallest normal number are denormals, not zeros.
 
     {order}
@@ -399,7 +399,7 @@ def cross_entropy_with_grad(
     least half of the target is computed as ``-rest / total``, with `rest` the sum over the
     other classes, and never as ``p - 1``; so the gradient of a confident row keeps its relative
     accuracy. Before the factor ``scale / N`` the entry for an index is at most 4 ulp from the
-    exact result, those of the other classes 2 ulp (3 with the instruction set ``scalar``).
+    exact result, those of the other classes 3 ulp (4 with the instruction set ``scalar``).
 
     {formula}
 
@@ -561,7 +561,7 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     Rows that are padding are left out beforehand: ``row_stats(logits[real], labels[real])``.
 
     Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `max_prob` and
-    the probability of a label at most 2 ulp (3 with the instruction set ``scalar``); `entropy`,
+    the probability of a label at most 3 ulp (4 with the instruction set ``scalar``); `entropy`,
     and the `target_prob` of a distribution, at most 6 ulp.
 
     {order}

@@ -1079,7 +1079,7 @@ cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
         memcpy(second, tile, n * TILE * step)
     if job.what & (LOSS | GRAD):
         for r in range(TILE):       # a tile has 16 rows whatever n_rows is
-            expect(0 <= g.y[r] < n)
+            expect(job.target_is == LABELS and 0 <= g.y[r] < n)
             share[r] = g.w[r].share if r < g.n_rows else 0
     if job.what & LOSS:
         k.tile_pick(tile, g.y, logit)
@@ -1822,11 +1822,11 @@ cdef class DefaultMode:
         fp_leave(self.found)
 
 
-def exp_of(cnp.ndarray x):
-    """Return exp(x) for contiguous x <= 0 as the kernels compute it before anything else is
-    done with it, in float64; for the tests of its error."""
+def exp_of(cnp.ndarray x, double maximum=0):
+    """Return exp(x - maximum) for contiguous x <= maximum as the kernels compute it before
+    anything else is done with it, in float64; for the tests of its error."""
     cdef Job job
     set_up(&job, SOFTMAX, x.reshape(1, -1), None, None)
     cdef cnp.ndarray exps = np.empty_like(x)
-    sum_of_exp(&job, cnp.PyArray_BYTES(x), 0, NULL, cnp.PyArray_BYTES(exps))
+    sum_of_exp(&job, cnp.PyArray_BYTES(x), maximum, NULL, cnp.PyArray_BYTES(exps))
     return exps.astype(np.float64) / job.kernels.unit

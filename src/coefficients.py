@@ -2,7 +2,7 @@
 
 Run ``python src/coefficients.py`` to print the header, ``python src/coefficients.py
 --write`` to replace it. The polynomials are near-minimax fits in 60-digit arithmetic
-(mpmath); each coefficient is then rounded to the dtype, reach power first, and the
+(mpmath); each coefficient is then rounded to the dtype, lowest power first, and the
 rest is fitted again, so that the printed error is the one of the rounded polynomial.
 """
 
@@ -49,7 +49,7 @@ def fit(f, weight, low, high, powers, fixed):
 
 
 def fit_rounded(f, weight, low, high, powers, bits):
-    """Fit, round the reach coefficient, fit the others again, and so on.
+    """Fit, round the lowest coefficient, fit the others again, and so on.
 
     Returns the rounded coefficients and log2 of their largest weighted error.
     """

@@ -435,13 +435,15 @@ def test_what_is_left_beside_a_multiple_of_log_two_needs_no_difference(dtype):
     digits, limit, reach = (15, 256, 115) if dtype == np.float32 else (41, 2048, 842)
     m = (limit * generator.uniform(-1, 1, 4000) ** 3).astype(dtype)
     x = (m - reach * generator.uniform(0, 1, 4000) ** 2).astype(dtype)
+    m[10:14] = np.nextafter(dtype(limit), dtype(0)) * np.array([1, -1, 1, -1], dtype)
+    x[10:14] = m[10:14] - np.array([0.3, 0.3, reach, reach], dtype)
     x[0] = m[0]
     x[1:9], m[1:9] = 10.0 ** -np.arange(1, 9), 0.25  # with digits that the result has no room for
     n = np.round((x.astype(LONG) - m) / LONG(np.log(2)))
     log_two = Fraction(decimal.Context(prec=60).ln(2))
     coarse = Fraction(round(log_two * 2**digits), 2**digits)
     fine = dtype(float(log_two - coarse))
-    unit = dtype(2.0**-digits)
+    unit = dtype(2.0 ** (1 - digits))
     m1 = np.round(m / unit) * unit
     m2 = m - m1
     multiple = n.astype(dtype) * dtype(float(coarse)) + m1

@@ -281,7 +281,10 @@ def test_underflow_of_probabilities_is_gradual(dtype, order, n_classes, isa):
 
 @pytest.mark.parametrize("dtype", REAL)
 def test_underflow_below_half_of_the_smallest_denormal_is_zero(dtype, isa):
-    for below in {np.float32: (-104.2, -200, -1e30), np.float64: (-746, -2000, -1e300)}[dtype]:
+    for below in {
+        np.float32: (-104.2, -115.5, -115.9, -116.4, -200, -1e30),
+        np.float64: (-746, -841.9, -842.3, -843, -2000, -1e300),
+    }[dtype]:
         for n_classes in 2, 40:
             x = np.full((3, n_classes), below, dtype)
             x[:, 0] = 0
