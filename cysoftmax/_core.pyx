@@ -1822,7 +1822,7 @@ cdef class DefaultMode:
         fp_leave(self.found)
 
 
-def exp_of(cnp.ndarray x, double maximum=0):
+def exp_of(cnp.ndarray x, double maximum=0.0):
     """Return exp(x - maximum) for contiguous x <= maximum as the kernels compute it before
     anything else is done with it, in float64; for the tests of its error."""
     cdef Job job
