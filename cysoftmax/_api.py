@@ -65,7 +65,7 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     Notes
     -----
     Accuracy: at most 3 ulp from the exact result (4 with the instruction set ``scalar``),
-    for any logits: no difference ``x - max(x)`` is rounded. Most results are within 1 ulp.
+    for any logits: no difference ``x - max(x)`` is rounded.
     Results below the smallest normal number are denormals, not zeros.
 
     {order}

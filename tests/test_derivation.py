@@ -450,9 +450,9 @@ def test_what_is_left_beside_a_multiple_of_log_two_needs_no_difference(dtype):
     r = (x - multiple) - (n.astype(dtype) * fine + m2)
     assert r[0] == 0
     u = np.finfo(dtype).epsneg
-    for numbers in zip(x, m, n, multiple, r, strict=True):
-        x1, shift, k, sum1, left = (Fraction(float(number)) for number in numbers)
-        assert sum1 == k * coarse + Fraction(float(np.round(dtype(float(shift)) / unit) * unit))
+    for numbers in zip(x, m, n, m1, multiple, r, strict=True):
+        x1, shift, k, shift1, sum1, left = (Fraction(float(number)) for number in numbers)
+        assert sum1 == k * coarse + shift1
         assert abs(left - (x1 - shift - k * log_two)) <= Fraction(5, 8) * Fraction(float(u))
 
 

@@ -1501,7 +1501,7 @@ static void log_total_is_within_one_ulp(const subject *s) {
         log[n] = -42;
         s->isa->doubles->log_total(coarse, rest, n, log);
         for (ptrdiff_t k = 0; k < n; k++) {
-            const double exact_rest = (coarse[k] - 1) + rest[k]; // as `coarse` is a few digits long
+            const double exact_rest = (coarse[k] - 1) + rest[k]; // its rounding is the sum's
             worst = max(worst, ulps(s->t, log[k], log1pl(exact_rest)));
         }
         WITHIN("log of total", worst, 1, n);
