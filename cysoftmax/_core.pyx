@@ -84,8 +84,9 @@ cdef double LARGEST = np.finfo(np.float64).max
 cdef enum:
     TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
     FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
-    TILES = 8               # so many groups of sixteen rows are worked on together,
-    TILE_BYTES = 1 << 19    # as long as their tiles stay in the L2 cache
+    TILES = 8               # so many of sixteen rows are worked on together,
+    TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
+    MOST_ROWS = TILES * TILE
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
     FETCH_BYTES = 1 << 18   # rows are fetched early if they are not larger,
@@ -104,19 +105,17 @@ cdef enum:
 # In the names below: s `sample`, 1 - e `keep`, sum(T) `given`, e sum(T) / K `smooth`,
 # class_weight_c T_c the `share` of class c, their sum `mass`, w = s mass `weight`,
 # smooth times the sum of class weights `smooth_sum`, a = keep mass + smooth_sum.
-cdef struct Group:              # up to 16 rows, and what each of them boils down to
+cdef struct Group:              # rows that are worked on together, and what each boils down to
     ptrdiff_t first
-    int n_rows
-    Weights *w                  # job.ones, or what differs from that
-    double[TILE] shift, coarse
-    double[TILE] sharp_hi, sharp_lo     # sum of share times x - shift
-    # From here on a row begins with zeros; what comes after `loss`, unless it will be computed.
-    char[TILE] skipped          # nothing to compute: zeros
-    char[TILE] ignored          # has no loss, weight or gradient
-    double[TILE] loss           # its loss, or its logsumexp, or 0
-    ptrdiff_t[TILE] y           # its label
-    double[TILE] fine, log_total
-    double[TILE] hi, lo         # what its exps are multiplied with
+    int n_rows, weights_step
+    Weights *weights            # of each row; or with a step of 0 job.ones, of all of them
+    char[MOST_ROWS] skipped     # nothing to compute: zeros
+    char[MOST_ROWS] ignored     # has no loss, weight or gradient
+    ptrdiff_t[MOST_ROWS] y      # its label
+    double[MOST_ROWS] shift, coarse, fine, log_total
+    double[MOST_ROWS] sharp_hi, sharp_lo    # sum of share times x - shift
+    double[MOST_ROWS] loss      # its loss, or its logsumexp, or 0
+    double[MOST_ROWS] hi, lo    # what its exps are multiplied with
 
 cdef struct Place:              # where one row is
     const char *x               # its logits, side by side
@@ -140,16 +139,15 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     cdef int r
     g.first = first
     g.n_rows = n_rows
-    g.w = job.ones
+    g.weights = &job.ones
+    g.weights_step = 0
     if job.weighted or job.scale.data != NULL or leaves_more(job):
-        g.w = weights
-        memcpy(weights, job.ones, n_rows * sizeof(Weights))
-    if job.tiles > 0 and n_rows == TILE and not job.weighted:   # everything else will be computed
-        memset(g.skipped, 0, <char *>g.y - g.skipped)
-    else:
-        memset(g.skipped, 0, <char *>g + sizeof(Group) - g.skipped)
-        for r in range(TILE):   # a tile has 16 rows whatever n_rows is
-            g.coarse[r] = 1
+        g.weights = weights
+        g.weights_step = 1
+        for r in range(n_rows):
+            weights[r] = job.ones
+    clear_rows(g, (n_rows + TILE - 1) // TILE * TILE,   # a tile has 16 rows whatever n_rows is
+               job.tiles > 0 and n_rows % TILE == 0 and not job.weighted)
     if job.target_is == LABELS:
         read_labels(job, first, n_rows, g.y)
         for r in range(n_rows):
@@ -163,15 +161,36 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     if job.weighted:
         for r in range(n_rows):
             if job.target_is == LABELS and job.class_weight != NULL:
-                g.w[r].share = g.w[r].mass = real_at(job, job.class_weight, g.y[r])
+                weights_of(g, r).share = weights_of(g, r).mass = real_at(job, job.class_weight, g.y[r])
             if job.sample.data != NULL:
-                g.w[r].sample = (<const double *>row_at(job, &job.sample, first + r))[0]
-                g.ignored[r] |= g.w[r].sample == 0
+                weights_of(g, r).sample = (<const double *>row_at(job, &job.sample, first + r))[0]
+                g.ignored[r] |= weights_of(g, r).sample == 0
             weigh(job, g, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
-            g.w[r].factor = factor_for(
+            weights_of(g, r).factor = factor_for(
                 job, (<const double *>row_at(job, &job.scale, first + r))[0])
+
+
+cdef inline Weights *weights_of(const Group *g, int r) noexcept nogil:
+    return g.weights + r * g.weights_step
+
+
+cdef inline void clear_rows(Group *g, int n, bint computed) noexcept nogil:
+    """What n rows boil down to if nothing is found out about them, or all of it is `computed`."""
+    cdef int r
+    memset(g.skipped, 0, n)
+    memset(g.ignored, 0, n)
+    memset(g.loss, 0, n * sizeof(double))
+    if computed:
+        return
+    memset(g.y, 0, n * sizeof(g.y[0]))
+    memset(g.fine, 0, n * sizeof(double))
+    memset(g.log_total, 0, n * sizeof(double))
+    memset(g.hi, 0, n * sizeof(double))
+    memset(g.lo, 0, n * sizeof(double))
+    for r in range(n):
+        g.coarse[r] = 1
 
 
 cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
@@ -183,8 +202,8 @@ cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
     """Take note of what row r weighs."""
     if g.ignored[r]:
-        g.w[r].share = g.w[r].mass = 0
-    g.w[r].weight = g.w[r].sample * g.w[r].mass
+        weights_of(g, r).share = weights_of(g, r).mass = 0
+    weights_of(g, r).weight = weights_of(g, r).sample * weights_of(g, r).mass
     # The statistics of a row do not need its target.
     g.skipped[r] = g.ignored[r] and not job.what & STATS
 
@@ -206,20 +225,20 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
     if job.target_is == DISTRIBUTION:
         p.a = scratch + job.target_at
         load_numbers(job, &job.target, i, p.a)
-        g.w[r].given = g.w[r].mass = mass_of(job, p.a)
-        g.ignored[r] |= g.w[r].given == 0 and all_zero(job, p.a)
+        weights_of(g, r).given = weights_of(g, r).mass = mass_of(job, p.a)
+        g.ignored[r] |= weights_of(g, r).given == 0 and all_zero(job, p.a)
         if job.class_weight != NULL:
             job.kernels.product(p.a, job.class_weight, n, p.a)
-            g.w[r].mass = mass_of(job, p.a)
+            weights_of(g, r).mass = mass_of(job, p.a)
     elif job.target_is == SPARSE:
         weigh_entries(job, g, r)
     if job.smoothing != 0 and not g.ignored[r] and not job.what & MASS:
-        g.w[r].smooth = job.smoothing * g.w[r].given / taking_part
-        g.w[r].smooth_sum = g.w[r].smooth * job.class_sum
+        weights_of(g, r).smooth = job.smoothing * weights_of(g, r).given / taking_part
+        weights_of(g, r).smooth_sum = weights_of(g, r).smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
             job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at)
             p.base = scratch + job.base_at
-            g.w[r].smooth_sum = g.w[r].smooth * mass_of(job, p.base)
+            weights_of(g, r).smooth_sum = weights_of(g, r).smooth * mass_of(job, p.base)
     weigh(job, g, r)
 
 
@@ -484,9 +503,9 @@ cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
         entry_at(job, j, False, &value)
         any_entry |= value != 0
     g.ignored[r] |= not any_entry
-    g.w[r].given = g.w[r].mass = mass_of_entries(job, i, False)
+    weights_of(g, r).given = weights_of(g, r).mass = mass_of_entries(job, i, False)
     if job.class_weight != NULL:
-        g.w[r].mass = mass_of_entries(job, i, True)
+        weights_of(g, r).mass = mass_of_entries(job, i, True)
 
 
 # ---------------------------------------------------------------- from the sums to the loss
@@ -498,7 +517,7 @@ cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept n
 
 cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
     """a, the sum of A."""
-    return job.keep * g.w[r].mass + g.w[r].smooth_sum
+    return job.keep * weights_of(g, r).mass + weights_of(g, r).smooth_sum
 
 
 cdef inline double within(double value) noexcept nogil:
@@ -506,10 +525,10 @@ cdef inline double within(double value) noexcept nogil:
     return min(max(value, -LARGEST), LARGEST) if value == value else value
 
 
-cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
-    """From the sums of all rows to their logarithms and factors."""
-    take_logs(job, g, 0, g.n_rows)
-    take_factors(job, g, 0, g.n_rows)
+cdef inline void finish_rows(const Job *job, Group *g, int begin, int end) noexcept nogil:
+    """From the sums of rows to their logarithms and factors."""
+    take_logs(job, g, begin, end)
+    take_factors(job, g, begin, end)
 
 
 cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcept nogil:
@@ -520,26 +539,26 @@ cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcep
 
 cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noexcept nogil:
     """What the exps of some rows are multiplied with, and which classes are not just scaled."""
-    cdef double weight[TILE]
+    cdef double weight[MOST_ROWS]
     cdef int r
     if job.what & SOFTMAX:
         for r in range(begin, end):
             weight[r] = 1
     elif job.what & GRAD:
-        for r in range(begin, begin + 1 if g.w == job.ones else end):
-            weight[r] = g.w[r].sample * total_mass(job, g, r)
+        for r in range(begin, begin + 1 if g.weights_step == 0 else end):
+            weight[r] = weights_of(g, r).sample * total_mass(job, g, r)
             if job.z_loss != 0:
-                weight[r] += 2 * g.w[r].weight * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= g.w[r].factor
-        for r in range(begin + 1, end if g.w == job.ones else 0):   # all weigh the same
+                weight[r] += 2 * weights_of(g, r).weight * job.z_loss * log_sum_exp(job, g, r)
+            weight[r] *= weights_of(g, r).factor
+        for r in range(begin + 1, end if g.weights_step == 0 else 0):   # all weigh the same
             weight[r] = weight[begin]
         if job.rate != NULL:
             for r in range(begin, end):
                 weight[r] = within(weight[r])
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(begin, end):
-                g.w[r].extra = extra_of(job, g, r)
-                g.w[r].half = half_of(g, r)
+                weights_of(g, r).extra = extra_of(job, g, r)
+                weights_of(g, r).half = half_of(g, r)
     else:
         return
     job.doubles.divide(weight + begin, g.coarse + begin, g.fine + begin, end - begin,
@@ -554,7 +573,7 @@ cdef inline void label_terms(const Job *job, Group *g, int begin, int end,
     cdef int r
     for r in range(begin, end):
         expect(0 <= g.y[r] < job.n_classes)
-        share[r] = g.w[r].share
+        share[r] = weights_of(g, r).share
         logits[r] = x[r] + g.y[r] * job.itemsize    # not looked at where the share is 0
     job.kernels.terms(share + begin, logits + begin, g.shift + begin, end - begin,
                       g.sharp_hi + begin, g.sharp_lo + begin)
@@ -569,24 +588,24 @@ cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
     if job.smoothing != 0:
         hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
         lo = job.keep * lo
-        if g.w[r].smooth != 0:
+        if weights_of(g, r).smooth != 0:
             smooth = loss_dot(job, base, x, g.shift[r])
-            hi += g.w[r].smooth * smooth.coarse
-            lo += g.w[r].smooth * smooth.fine
+            hi += weights_of(g, r).smooth * smooth.coarse
+            lo += weights_of(g, r).smooth * smooth.fine
     if job.rate != NULL:
         hi /= job.temperature
         lo = lo / job.temperature if isfinite(hi) else 0
-    loss = g.w[r].sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
-    if job.z_loss != 0 and g.w[r].weight != 0:
+    loss = weights_of(g, r).sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
+    if job.z_loss != 0 and weights_of(g, r).weight != 0:
         lse = log_sum_exp(job, g, r)
-        loss += g.w[r].weight * job.z_loss * (lse * lse)
+        loss += weights_of(g, r).weight * job.z_loss * (lse * lse)
     return loss
 
 
 cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
     """loss_of without smoothing for all rows that are not ignored."""
     cdef int r
-    if g.w == job.ones and job.rate == NULL:   # the same numbers, in a loop that becomes vectors
+    if g.weights_step == 0 and job.rate == NULL:    # the same numbers, in a loop that becomes vectors
         for r in range(g.n_rows):
             g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
         return
@@ -632,16 +651,16 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 
 cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
     """b / (keep s) - mass."""
-    cdef double extra = g.w[r].smooth_sum
-    if job.z_loss != 0 and g.w[r].sample != 0:
-        extra += 2 * job.z_loss * g.w[r].weight / g.w[r].sample * log_sum_exp(job, g, r)
+    cdef double extra = weights_of(g, r).smooth_sum
+    if job.z_loss != 0 and weights_of(g, r).sample != 0:
+        extra += 2 * job.z_loss * weights_of(g, r).weight / weights_of(g, r).sample * log_sum_exp(job, g, r)
     return extra / job.keep
 
 
 cdef inline double half_of(const Group *g, int r) noexcept nogil:
     """The share from which on a class is treated so."""
-    cdef double half = (g.w[r].mass + g.w[r].extra) / 2
-    return max(half, g.w[r].mass / 2) if half > 0 else INFINITY
+    cdef double half = (weights_of(g, r).mass + weights_of(g, r).extra) / 2
+    return max(half, weights_of(g, r).mass / 2) if half > 0 else INFINITY
 
 
 cdef inline bint leaves_more(const Job *job) noexcept nogil:
@@ -650,7 +669,7 @@ cdef inline bint leaves_more(const Job *job) noexcept nogil:
 
 
 cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
-    return job.keep * g.w[r].sample * g.w[r].factor
+    return job.keep * weights_of(g, r).sample * weights_of(g, r).factor
 
 
 cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end,
@@ -661,15 +680,15 @@ cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int e
     cdef int r
     for r in range(begin, end):
         exps[r] = NULL
-        if e[r] != NULL and g.w[r].share >= g.w[r].half:
+        if e[r] != NULL and weights_of(g, r).share >= weights_of(g, r).half:
             exps[r] = e[r] + g.y[r] * job.itemsize
     job.kernels.exclude(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
 
 
 cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
     """What stands for the share afterwards."""
-    if share >= g.w[r].half:
-        return (share - g.w[r].mass) - g.w[r].extra
+    if share >= weights_of(g, r).half:
+        return (share - weights_of(g, r).mass) - weights_of(g, r).extra
     return share
 
 
@@ -682,7 +701,7 @@ cdef inline void subtract(const Job *job, const Group *g, int r, double share,
 
 
 cdef inline void subtract_label(const Job *job, const Group *g, int r, char *grad) noexcept nogil:
-    subtract(job, g, r, g.w[r].share, grad)
+    subtract(job, g, r, weights_of(g, r).share, grad)
 
 
 cdef inline void exclude_entries(Job *job, const Group *g, int r, char *e) noexcept nogil:
@@ -692,7 +711,7 @@ cdef inline void exclude_entries(Job *job, const Group *g, int r, char *e) noexc
     cdef void *place
     for j in range(entry_bound(job, g.first + r), entry_bound(job, g.first + r + 1)):
         c = entry_at(job, j, True, &share)
-        if share >= g.w[r].half:
+        if share >= weights_of(g, r).half:
             place = e + c * job.itemsize
             job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
 
@@ -708,12 +727,12 @@ cdef inline void subtract_entries(Job *job, const Group *g, int r, char *grad) n
 
 cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) noexcept nogil:
     """From the exps of a row, which are overwritten, its gradient."""
-    cdef double base_weight = g.w[r].smooth * g.w[r].sample * g.w[r].factor
+    cdef double base_weight = weights_of(g, r).smooth * weights_of(g, r).sample * weights_of(g, r).factor
     cdef bint sharp = job.keep != 0     # or else all of the target is smoothed away
     cdef char *a = NULL
     if job.target_is == DISTRIBUTION and sharp:
         a = p.a
-        job.kernels.exclude_major(p.e, a, job.n_classes, g.w[r].mass, g.w[r].half, g.w[r].extra,
+        job.kernels.exclude_major(p.e, a, job.n_classes, weights_of(g, r).mass, weights_of(g, r).half, weights_of(g, r).extra,
                                   g.coarse[r], g.fine[r])
     elif job.target_is == SPARSE and sharp:
         exclude_entries(job, g, r, p.e)
@@ -788,7 +807,7 @@ cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
     if not computed_apart(job, &job.variance):
         row = row_at(job, &job.variance, g.first + r)
     job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], g.w[r].weight, row)
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], weights_of(g, r).weight, row)
     deliver(job, &(<Thread *>scratch).variance_line, &job.variance, g.first + r, row)
 
 
@@ -996,46 +1015,122 @@ cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
     return job.ndim == 1 and rows.direct and rows.outer[0] == job.n_classes * job.itemsize
 
 
-cdef void do_tiles(Job *job, char *scratch, Group *g, int n_tiles) noexcept nogil:
-    """Several groups, of which only the last may be not full. Strided classes are read and written
-    for all of them together: of each, a few lines of the cache that lie one after the other."""
+cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
+    """A group's rows, sixteen side by side; the same formulas as in do_rows. Step by step for all
+    tiles, so that no row waits for its own numbers; of strided classes, a few lines of the cache
+    that lie one after the other are then read and written at a time."""
     cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t n = job.n_classes, size = job.itemsize
+    cdef int n_tiles = (g.n_rows + TILE - 1) // TILE, t, r
     cdef char *tiles = scratch + job.e_at
-    cdef ptrdiff_t n = job.n_classes, pitch = tile_bytes(job)
-    cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t
-    if columns(job, &job.x):
-        k.tiles_load(row_at(job, &job.x, g[0].first), job.x.step // job.itemsize, n, full, tiles,
-                     pitch // job.itemsize)
+    cdef char *second = tile_of(job, tiles, n_tiles)    # logits for log_softmax, or the variance
+    cdef double[MOST_ROWS] share, logit     # of the labels; the logits are reals of either size
+    cdef char[MOST_ROWS] excluded
+    if job.what & (LOSS | GRAD):
+        for r in range(n_tiles * TILE):
+            expect(job.target_is == LABELS and 0 <= g.y[r] < n)
+            share[r] = weights_of(g, r).share if r < g.n_rows else 0
+
+    load_tiles(job, g, n_tiles, tiles)
     for t in range(n_tiles):
-        if t == full or not columns(job, &job.x):
-            load_tile(job, &g[t], tile_of(job, tiles, t))
-        do_tile(job, tile_of(job, tiles, t), tile_of(job, tiles, n_tiles + t), &g[t])
+        r = t * TILE
+        k.tile_max(tile_of(job, tiles, t), n, g.shift + r)
+        if job.what & LOG_SOFTMAX:
+            memcpy(tile_of(job, second, t), tile_of(job, tiles, t), n * TILE * size)
+        if job.what & LOSS:
+            k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>logit + r * size)
+    for t in range(n_tiles):
+        tile_sums(job, g, t * TILE, tile_of(job, tiles, t))
+    finish_rows(job, g, 0, g.n_rows)
+
+    if job.what & LOSS:
+        for t in range(n_tiles):
+            r = t * TILE
+            k.tile_terms(<char *>logit + r * size, share + r, g.shift + r, g.sharp_hi + r,
+                         g.sharp_lo + r)
+        label_losses(job, g)
+    elif job.what & LOGSUMEXP:
+        for r in range(g.n_rows):
+            g.loss[r] = g.shift[r] + g.log_total[r]
+            if isinf(g.shift[r]):
+                g.loss[r] = logsumexp_of(job, load_row(job, &job.x, g.first + r, tiles),
+                                         g.shift[r], g.log_total[r])
     if job.out.data == NULL:
         return
     if job.what & VARIANCE:
-        store_tiles(job, &job.variance, g, n_tiles, tile_of(job, tiles, n_tiles), NULL)
-    store_tiles(job, &job.out, g, n_tiles,
-                tile_of(job, tiles, n_tiles if job.what & LOG_SOFTMAX else 0), scratch)
+        for t in range(n_tiles):
+            tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
+        store_tiles(job, &job.variance, g, n_tiles, second, NULL)
+    if job.what & LOG_SOFTMAX:
+        for t in range(n_tiles):
+            k.tile_log(tile_of(job, second, t), n, g.shift + t * TILE, job.rate,
+                       g.log_total + t * TILE)
+        store_tiles(job, &job.out, g, n_tiles, second, scratch)
+        return
+    if job.what & GRAD:
+        for r in range(n_tiles * TILE):
+            excluded[r] = r < g.n_rows and share[r] >= weights_of(g, r).half
+    for t in range(n_tiles):
+        r = t * TILE
+        if job.what & GRAD:
+            k.tile_exclude(tile_of(job, tiles, t), g.y + r, excluded + r, g.coarse + r, g.fine + r)
+        k.tile_scale(tile_of(job, tiles, t), n, g.hi + r, g.lo + r)
+    if job.what & GRAD and leaves_more(job):
+        for r in range(g.n_rows):
+            subtract_label(job, g, r, tile_of(job, tiles, r // TILE)
+                           + (g.y[r] * TILE + r % TILE) * size)
+    store_tiles(job, &job.out, g, n_tiles, tiles, scratch)
 
 
-cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g,
+cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noexcept nogil:
+    """sum exp(d) for each row of a tile, chunk by chunk."""
+    cdef double[TILE] coarse, fine
+    cdef Total total[TILE]
+    cdef ptrdiff_t b
+    cdef int r
+    job.kernels.tile_exp_sum(tile, min(job.n_classes, <ptrdiff_t>CHUNK), g.shift + begin, job.rate,
+                             g.coarse + begin, g.fine + begin)
+    if job.n_classes <= CHUNK:
+        return
+    for r in range(TILE):
+        total[r] = Total(g.coarse[begin + r], g.fine[begin + r], 0)
+    for b in range(1, chunks(job.n_classes)):
+        job.kernels.tile_exp_sum(tile + b * CHUNK * TILE * job.itemsize,
+                                 min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK),
+                                 g.shift + begin, job.rate, coarse, fine)
+        for r in range(TILE):
+            add(&total[r], coarse[r], fine[r])
+    for r in range(TILE):
+        finish(&total[r])
+        g.coarse[begin + r] = total[r].coarse
+        g.fine[begin + r] = total[r].fine
+
+
+cdef inline void load_tiles(const Job *job, const Group *g, int n_tiles, char *tiles) noexcept nogil:
+    cdef bint beside = columns(job, &job.x)
+    cdef int full = g.n_rows // TILE, t
+    cdef const char *x[TILE]
+    if beside:
+        job.kernels.tiles_load(row_at(job, &job.x, g.first), job.x.step // job.itemsize,
+                               job.n_classes, full, tiles, tile_bytes(job) // job.itemsize)
+    for t in range(full if beside else 0, n_tiles):
+        rows_of(job, &job.x, g, t * TILE, x)
+        job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes,
+                              tile_of(job, tiles, t))
+
+
+cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int begin,
                          const char **place) noexcept nogil:
     """Where the rows of a tile begin; one that is not full is filled up with its first row."""
-    cdef const char *first = row_at(job, rows, g.first)
+    cdef const char *first = row_at(job, rows, g.first + begin)
     cdef ptrdiff_t step = rows.outer[0]
     cdef int r
-    if job.ndim == 1 and g.n_rows == TILE:
+    if job.ndim == 1 and g.n_rows - begin >= TILE:
         for r in range(TILE):
             place[r] = first + r * step
     else:
         for r in range(TILE):
-            place[r] = row_at(job, rows, g.first + (r if r < g.n_rows else 0))
-
-
-cdef inline void load_tile(const Job *job, const Group *g, char *tile) noexcept nogil:
-    cdef const char *x[TILE]
-    rows_of(job, &job.x, g, x)
-    job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes, tile)
+            place[r] = row_at(job, rows, g.first + begin + (r if begin + r < g.n_rows else 0))
 
 
 cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
@@ -1044,108 +1139,38 @@ cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_ti
     cdef ptrdiff_t pitch = tile_bytes(job), n = job.n_classes, c
     cdef bint beside = columns(job, rows)
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
-    cdef int full = n_tiles - (g[n_tiles - 1].n_rows < TILE), t, r
-    cdef char *out = row_at(job, rows, g[0].first)
+    cdef int full = g.n_rows // TILE, t, r
+    cdef char *out = row_at(job, rows, g.first)
     cdef char *into = out
-    for t in range(n_tiles if job.weighted else 0):
-        for r in range(g[t].n_rows):
-            for c in range(n if g[t].skipped[r] else 0):
-                put_real(job, tile_of(job, tiles, t), c * TILE + r, 0)
+    cdef const char *place[TILE]
+    for r in range(g.n_rows if job.weighted else 0):
+        for c in range(n if g.skipped[r] else 0):
+            put_real(job, tile_of(job, tiles, r // TILE), c * TILE + r % TILE, 0)
     if together:            # to lie in lines of the cache as the output does
         into = scratch + job.together_at + <uintptr_t>out % 64
     if beside:
         job.kernels.tiles_store(tiles, pitch // job.itemsize, n, full, out,
                                 rows.step // job.itemsize, scratch != NULL and job.large)
-    for t in range(n_tiles):
-        if t == full or not beside:
-            store_tile(job, rows, &g[t], tile_of(job, tiles, t), into - out)
+    for t in range(full if beside else 0, n_tiles):
+        rows_of(job, rows, g, t * TILE, place)
+        for r in range(TILE if together else 0):
+            place[r] = into + (place[r] - out)
+        job.kernels.tile_store(tile_of(job, tiles, t), n, <void **>place,
+                               rows.step // job.itemsize, min(TILE, g.n_rows - t * TILE))
     if together:
-        r = (n_tiles - 1) * TILE + g[n_tiles - 1].n_rows
-        job.kernels.stream_copy(into, r * n, out, &(<Thread *>scratch).line)
+        job.kernels.stream_copy(into, g.n_rows * n, out, &(<Thread *>scratch).line)
 
 
-cdef void do_tile(Job *job, char *tile, char *second, Group *g) noexcept nogil:
-    """A group's rows side by side; the same formulas as in do_rows. `second` has room for the
-    logits of log_softmax, or the variance."""
-    cdef const Kernels *k = job.kernels
-    cdef Total total[TILE]
-    cdef double[TILE] share, logit      # of the labels; the logits are reals of either size
-    cdef char[TILE] excluded
-    cdef ptrdiff_t n = job.n_classes, step = job.itemsize, b
-    cdef int r
-
-    k.tile_max(tile, n, g.shift)
-    if job.what & LOG_SOFTMAX:
-        memcpy(second, tile, n * TILE * step)
-    if job.what & (LOSS | GRAD):
-        for r in range(TILE):       # a tile has 16 rows whatever n_rows is
-            expect(job.target_is == LABELS and 0 <= g.y[r] < n)
-            share[r] = g.w[r].share if r < g.n_rows else 0
-    if job.what & LOSS:
-        k.tile_pick(tile, g.y, logit)
-
-    k.tile_exp_sum(tile, min(n, <ptrdiff_t>CHUNK), g.shift, job.rate, g.coarse, g.fine)
-    if n > CHUNK:
-        for r in range(TILE):
-            total[r] = Total(g.coarse[r], g.fine[r], 0)
-        for b in range(1, chunks(n)):
-            k.tile_exp_sum(tile + b * CHUNK * TILE * step, min(<ptrdiff_t>CHUNK, n - b * CHUNK),
-                           g.shift, job.rate, g.coarse, g.fine)
-            for r in range(TILE):
-                add(&total[r], g.coarse[r], g.fine[r])
-        for r in range(TILE):
-            finish(&total[r])
-            g.coarse[r] = total[r].coarse
-            g.fine[r] = total[r].fine
-    finish_group(job, g)
-
-    if job.what & LOSS:
-        k.tile_terms(logit, share, g.shift, g.sharp_hi, g.sharp_lo)
-        label_losses(job, g)
-    elif job.what & LOGSUMEXP:
-        for r in range(g.n_rows):
-            g.loss[r] = g.shift[r] + g.log_total[r]
-            if isinf(g.shift[r]):
-                g.loss[r] = logsumexp_of(job, load_row(job, &job.x, g.first + r, tile),
-                                         g.shift[r], g.log_total[r])
-    if job.out.data == NULL:
-        return
-    if job.what & VARIANCE:
-        tile_variance(job, g, tile, second)
-    if job.what & LOG_SOFTMAX:
-        k.tile_log(second, n, g.shift, job.rate, g.log_total)
-        return
-    if job.what & GRAD:
-        for r in range(TILE):
-            excluded[r] = r < g.n_rows and share[r] >= g.w[r].half
-        k.tile_exclude(tile, g.y, excluded, g.coarse, g.fine)
-    k.tile_scale(tile, n, g.hi, g.lo)
-    if job.what & GRAD and leaves_more(job):
-        for r in range(g.n_rows):
-            subtract_label(job, g, r, tile + (g.y[r] * TILE + r) * step)
-
-
-cdef inline void tile_variance(const Job *job, const Group *g, const char *tile,
+cdef inline void tile_variance(const Job *job, const Group *g, int begin, const char *tile,
                                char *variance) noexcept nogil:
     cdef double[TILE] one, hi, lo, weight
     cdef int r
     for r in range(TILE):       # a tile has 16 rows whatever n_rows is
         one[r] = 1
-        weight[r] = g.w[r].weight if r < g.n_rows else 0
-    job.doubles.divide(one, g.coarse, g.fine, TILE, hi, lo)
-    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse, g.fine, weight,
+        weight[r] = weights_of(g, begin + r).weight if begin + r < g.n_rows else 0
+    job.doubles.divide(one, g.coarse + begin, g.fine + begin, TILE, hi, lo)
+    job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse + begin, g.fine + begin, weight,
                               variance)
-
-
-cdef inline void store_tile(const Job *job, const Rows *rows, const Group *g, const char *tile,
-                            ptrdiff_t away) noexcept nogil:
-    """Put a tile into rows so many bytes away from where they are."""
-    cdef const char *out[TILE]
-    cdef int r
-    rows_of(job, rows, g, out)
-    for r in range(TILE if away != 0 else 0):
-        out[r] += away
-    job.kernels.tile_store(tile, job.n_classes, <void **>out, rows.step // job.itemsize, g.n_rows)
 
 
 # ---------------------------------------------------------------- loops over rows
@@ -1177,53 +1202,42 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 
-cdef void do_group(Job *job, char *scratch, ptrdiff_t group, int group_rows) noexcept nogil:
-    """One unit of the loop: 16 rows, or 1 where there are few; several tiles."""
-    cdef ptrdiff_t first = group * group_rows
-    cdef int n_rows = <int>min(<ptrdiff_t>group_rows, job.n_rows - first), r
-    if job.tiles > 0:
-        do_groups(job, scratch, group * job.tiles)
-        return
+cdef void do_group(Job *job, char *scratch, ptrdiff_t first) noexcept nogil:
+    """One unit of the loop: job.group_rows rows from `first` on."""
+    cdef int n_rows = <int>min(<ptrdiff_t>job.group_rows, job.n_rows - first), r
     if job.what & VJP:
         for r in range(n_rows):
             do_vjp(job, scratch, first + r)
         return
     cdef Group g
-    cdef Weights[TILE] weights
+    cdef Weights[MOST_ROWS] weights
     open_group(job, &g, first, n_rows, weights)
-    do_rows(job, scratch, &g)
-    keep_group(job, group, &g)
+    if job.tiles > 0:
+        do_tiles(job, scratch, &g)
+    else:
+        do_rows(job, scratch, &g)
+    keep_group(job, &g)
 
 
-cdef void do_groups(Job *job, char *scratch, ptrdiff_t first_group) noexcept nogil:
-    """One unit of the loop over tiles: several groups."""
-    cdef Group[TILES] g
-    cdef Weights[TILES][TILE] weights
-    cdef ptrdiff_t first = first_group * TILE
-    cdef int n_tiles = <int>min(<ptrdiff_t>job.tiles, (job.n_rows - first + TILE - 1) // TILE), t
-    for t in range(n_tiles):
-        open_group(job, &g[t], first + t * TILE,
-                   <int>min(<ptrdiff_t>TILE, job.n_rows - first - t * TILE), weights[t])
-    do_tiles(job, scratch, g, n_tiles)
-    for t in range(n_tiles):
-        keep_group(job, first_group + t, &g[t])
-
-
-cdef inline void keep_group(const Job *job, ptrdiff_t group, const Group *g) noexcept nogil:
-    """Store what the rows of a group amount to wherever it is wanted."""
-    cdef double[TILE] weight
+cdef inline void keep_group(const Job *job, const Group *g) noexcept nogil:
+    """Store what the rows of a group amount to wherever it is wanted: sums, of sixteen rows."""
+    cdef double[MOST_ROWS] weight
     cdef double *sums
-    cdef int r
+    cdef int r, t, n
     if job.losses != NULL or job.result.data != NULL:
         for r in range(g.n_rows):
-            keep_numbers(job, g.first + r, g.loss[r], g.w[r].weight)
-    if job.partial != NULL:
-        sums = job.partial + 4 * group
-        add_up(g.loss, g.n_rows, sums, sums + 1)
+            keep_numbers(job, g.first + r, g.loss[r], weights_of(g, r).weight)
+    if job.partial == NULL:
+        return
+    for r in range(g.n_rows if job.weighted else 0):
+        weight[r] = weights_of(g, r).weight
+    for t in range((g.n_rows + TILE - 1) // TILE):
+        r = t * TILE
+        sums = job.partial + (g.first + r) // TILE * 4
+        n = min(TILE, g.n_rows - r)
+        add_up(g.loss + r, n, sums, sums + 1)
         if job.weighted:
-            for r in range(g.n_rows):
-                weight[r] = g.w[r].weight
-            add_up(weight, g.n_rows, sums + 2, sums + 3)
+            add_up(weight + r, n, sums + 2, sums + 3)
 
 
 cdef void lay_out_scratch(Job *job) noexcept:
@@ -1295,11 +1309,7 @@ cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
 
 cdef int run(Job *job, int n_threads) except -1:
     """All rows, in groups that the threads share out among themselves."""
-    # Among threads, rows of the few are shared out one by one; their losses are then all kept.
-    cdef bint by_row = 1 < n_threads and job.n_rows < 64 * n_threads and not tiled(job)
-    cdef int group_rows = 1 if by_row else TILE
-    cdef ptrdiff_t n_groups = (job.n_rows + group_rows - 1) // group_rows, g
-    n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
+    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE, n_groups, g
     cdef char[4 * PAGE] small       # malloc takes longer than a few short rows do
     cdef ptrdiff_t n_bytes
     cdef char *scratch
@@ -1309,9 +1319,14 @@ cdef int run(Job *job, int n_threads) except -1:
     if job.n_classes > PTRDIFF_MAX // (8 * TILE * n_threads * job.itemsize):
         raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
     lay_out_scratch(job)
-    if job.tiles > 0:       # the units are then several groups
-        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>job.tiles, n_groups // n_threads))
-        n_groups = (n_groups + job.tiles - 1) // job.tiles
+    job.group_rows = TILE
+    if job.tiles > 0:
+        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>job.tiles, n_tiles // n_threads))
+        job.group_rows = job.tiles * TILE
+    elif 1 < n_threads and job.n_rows < 64 * n_threads:
+        job.group_rows = 1      # the losses of all rows are then kept
+    n_groups = (job.n_rows + job.group_rows - 1) // job.group_rows
+    n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
     n_bytes = n_threads * job.scratch_bytes + PAGE
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
@@ -1324,7 +1339,7 @@ cdef int run(Job *job, int n_threads) except -1:
             mode = fp_enter()
             begin_thread(scratch)
             for g in range(n_groups):
-                do_group(job, scratch, g, group_rows)
+                do_group(job, scratch, g * job.group_rows)
             end_thread(job, scratch)
             fp_leave(mode)
     else:
@@ -1332,7 +1347,7 @@ cdef int run(Job *job, int n_threads) except -1:
             mode = fp_enter()
             begin_thread(scratch + thread_num() * job.scratch_bytes)
             for g in prange(n_groups, schedule="static"):
-                do_group(job, scratch + thread_num() * job.scratch_bytes, g, group_rows)
+                do_group(job, scratch + thread_num() * job.scratch_bytes, g * job.group_rows)
             end_thread(job, scratch + thread_num() * job.scratch_bytes)
             fp_leave(mode)
     if memory != small:
@@ -1428,14 +1443,14 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         finish(&total)
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
-    finish_group(job, g)
+    finish_rows(job, g, 0, g.n_rows)
     for r in range(g.n_rows):
         i = g.first + r
         if job.what & LOGSUMEXP:
             g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
         elif job.what & LOSS and not g.ignored[r]:
             g.loss[r] = loss_of(job, g, r, NULL, NULL)
-        keep_numbers(job, i, g.loss[r], g.w[r].weight)
+        keep_numbers(job, i, g.loss[r], weights_of(g, r).weight)
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
     if job.what & GRAD:
@@ -1609,7 +1624,7 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
                 object result=None, object variance=None, object scale=None,
                 object stats=None) except -1:
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
-    memset(job, 0, <char *>job.ones - <char *>job)
+    memset(job, 0, <char *>&job.ones - <char *>job)
     job.what = what
     describe(job, &job.x, x, True)
     job.itemsize = 8 if job.x.item == 8 else 4
@@ -1646,14 +1661,11 @@ cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, ob
 
 cdef void fill_ones(Job *job) noexcept:
     """What a row weighs if nothing is said about it."""
-    cdef Weights w
-    cdef ptrdiff_t r
+    cdef Weights *w = &job.ones
     w.sample = w.given = w.share = w.mass = w.weight = 1
     w.smooth = w.smooth_sum = w.extra = 0
     w.half = 0.5
     w.factor = factor_for(job, job.unit)
-    for r in range(min(<ptrdiff_t>TILE, job.n_rows)):
-        job.ones[r] = w
 
 
 cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:

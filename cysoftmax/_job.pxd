@@ -96,10 +96,11 @@ cdef struct Job:
     bint late                       # rows are stored while the next are worked on
     int together                    # so many rows are worked on at a time by do_rows
     bint logs_late                  # and the logarithms taken for a whole group
-    int tiles                       # so many groups by do_tiles; 0: none
+    int tiles                       # so many of sixteen by do_tiles; 0: none
+    int group_rows                  # so many rows are one unit of the loop over rows
     int n_arrays                    # there are, of the arrays above
     # What is as large as it could ever have to be; only what is used of it is ever filled.
-    Weights[TILE] ones              # of rows about which no option says anything
+    Weights ones                    # of a row about which no option says anything
     ptrdiff_t shape[MAX_DIMS]
     ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 
