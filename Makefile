@@ -79,6 +79,8 @@ test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, t
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
 	build/test_kernels --expect $(BITS)
+	@[ "$$(uname -m)" != x86_64 ] || $(CC) $(C_FLAGS) -S -o - src/kernels_avx512_f32.c \
+	  | grep -q prefetch || { echo "the compiler leaves out the prefetches"; exit 1; }
 
 build/test_kernels: $(C_FILES)
 	mkdir -p build
