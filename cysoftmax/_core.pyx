@@ -1024,12 +1024,10 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef int n_tiles = (g.n_rows + TILE - 1) // TILE, t, r
     cdef char *tiles = scratch + job.e_at
     cdef char *second = tile_of(job, tiles, n_tiles)    # logits for log_softmax, or the variance
+    cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
     cdef double[MOST_ROWS] share, logit     # of the labels; the logits are reals of either size
-    cdef char[MOST_ROWS] excluded
     if job.what & (LOSS | GRAD):
-        for r in range(n_tiles * TILE):
-            expect(job.target_is == LABELS and 0 <= g.y[r] < n)
-            share[r] = weights_of(g, r).share if r < g.n_rows else 0
+        label_shares(job, g, n_tiles * TILE, share)
 
     load_tiles(job, g, n_tiles, tiles)
     for t in range(n_tiles):
@@ -1057,29 +1055,26 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
                                          g.shift[r], g.log_total[r])
     if job.out.data == NULL:
         return
-    if job.what & VARIANCE:
-        for t in range(n_tiles):
-            tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
-        store_tiles(job, &job.variance, g, n_tiles, second, NULL)
-    if job.what & LOG_SOFTMAX:
-        for t in range(n_tiles):
-            k.tile_log(tile_of(job, second, t), n, g.shift + t * TILE, job.rate,
-                       g.log_total + t * TILE)
-        store_tiles(job, &job.out, g, n_tiles, second, scratch)
-        return
-    if job.what & GRAD:
-        for r in range(n_tiles * TILE):
-            excluded[r] = r < g.n_rows and share[r] >= weights_of(g, r).half
     for t in range(n_tiles):
-        r = t * TILE
-        if job.what & GRAD:
-            k.tile_exclude(tile_of(job, tiles, t), g.y + r, excluded + r, g.coarse + r, g.fine + r)
-        k.tile_scale(tile_of(job, tiles, t), n, g.hi + r, g.lo + r)
-    if job.what & GRAD and leaves_more(job):
-        for r in range(g.n_rows):
-            subtract_label(job, g, r, tile_of(job, tiles, r // TILE)
-                           + (g.y[r] * TILE + r % TILE) * size)
-    store_tiles(job, &job.out, g, n_tiles, tiles, scratch)
+        if job.what & VARIANCE:
+            tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
+            store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), NULL)
+        write_tile(job, g, t * TILE, share, tile_of(job, outputs, t))
+        if not columns(job, &job.out):
+            store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scratch)
+    if columns(job, &job.out):
+        store_columns(job, g, n_tiles, outputs)
+
+
+cdef inline void label_shares(const Job *job, const Group *g, int n,
+                              double *share) noexcept nogil:
+    """What the labels weigh, of n rows even if the group has less."""
+    cdef int r
+    for r in range(n):
+        expect(job.target_is == LABELS and 0 <= g.y[r] < job.n_classes)
+        share[r] = 1
+    for r in range(n if g.weights_step != 0 else 0):
+        share[r] = g.weights[r].share if r < g.n_rows else 0
 
 
 cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noexcept nogil:
@@ -1088,8 +1083,11 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noex
     cdef Total total[TILE]
     cdef ptrdiff_t b
     cdef int r
+    cdef const char *next = NULL
+    if in_a_row(job, &job.x):
+        next = row_at(job, &job.x, min(g.first + begin + job.group_rows, job.n_rows - 1))
     job.kernels.tile_exp_sum(tile, min(job.n_classes, <ptrdiff_t>CHUNK), g.shift + begin, job.rate,
-                             g.coarse + begin, g.fine + begin)
+                             next, TILE, g.coarse + begin, g.fine + begin)
     if job.n_classes <= CHUNK:
         return
     for r in range(TILE):
@@ -1097,7 +1095,7 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noex
     for b in range(1, chunks(job.n_classes)):
         job.kernels.tile_exp_sum(tile + b * CHUNK * TILE * job.itemsize,
                                  min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK),
-                                 g.shift + begin, job.rate, coarse, fine)
+                                 g.shift + begin, job.rate, NULL, 0, coarse, fine)
         for r in range(TILE):
             add(&total[r], coarse[r], fine[r])
     for r in range(TILE):
@@ -1133,32 +1131,67 @@ cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int b
             place[r] = row_at(job, rows, g.first + begin + (r if begin + r < g.n_rows else 0))
 
 
-cdef void store_tiles(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
-                      char *scratch) noexcept nogil:
-    """With `scratch`, large outputs are streamed: rows in a row are first put together there."""
-    cdef ptrdiff_t pitch = tile_bytes(job), n = job.n_classes, c
-    cdef bint beside = columns(job, rows)
+cdef inline void write_tile(const Job *job, const Group *g, int begin, const double *share,
+                            char *tile) noexcept nogil:
+    """The output of the rows of a tile, in place of their exps or logits."""
+    cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t n = job.n_classes, c
+    cdef char[TILE] excluded
+    cdef int r, n_rows = min(TILE, g.n_rows - begin)
+    if job.what & LOG_SOFTMAX:
+        k.tile_log(tile, n, g.shift + begin, job.rate, g.log_total + begin)
+    else:
+        if job.what & GRAD:
+            memset(excluded, 1, TILE)
+            for r in range(n_rows if g.weights_step != 0 else 0):
+                excluded[r] = share[begin + r] >= g.weights[begin + r].half
+            k.tile_exclude(tile, g.y + begin, excluded, g.coarse + begin, g.fine + begin)
+        k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
+    if job.what & GRAD and leaves_more(job):
+        for r in range(n_rows):
+            subtract_label(job, g, begin + r,
+                           tile + (g.y[begin + r] * TILE + r) * job.itemsize)
+    clear_skipped(job, g, begin, tile)
+
+
+cdef inline void clear_skipped(const Job *job, const Group *g, int begin,
+                               char *tile) noexcept nogil:
+    """Zeros in a tile for the rows that are skipped."""
+    cdef ptrdiff_t c
+    cdef int r
+    for r in range(min(TILE, g.n_rows - begin) if job.weighted else 0):
+        for c in range(job.n_classes if g.skipped[begin + r] else 0):
+            put_real(job, tile, c * TILE + r, 0)
+
+
+cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin, char *tile,
+                     char *scratch) noexcept nogil:
+    """With `scratch`, large outputs are streamed: rows in a row are first put together there, to
+    lie in lines of the cache as the output does."""
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
-    cdef int full = g.n_rows // TILE, t, r
-    cdef char *out = row_at(job, rows, g.first)
-    cdef char *into = out
-    cdef const char *place[TILE]
-    for r in range(g.n_rows if job.weighted else 0):
-        for c in range(n if g.skipped[r] else 0):
-            put_real(job, tile_of(job, tiles, r // TILE), c * TILE + r % TILE, 0)
-    if together:            # to lie in lines of the cache as the output does
-        into = scratch + job.together_at + <uintptr_t>out % 64
-    if beside:
-        job.kernels.tiles_store(tiles, pitch // job.itemsize, n, full, out,
-                                rows.step // job.itemsize, scratch != NULL and job.large)
-    for t in range(full if beside else 0, n_tiles):
-        rows_of(job, rows, g, t * TILE, place)
-        for r in range(TILE if together else 0):
-            place[r] = into + (place[r] - out)
-        job.kernels.tile_store(tile_of(job, tiles, t), n, <void **>place,
-                               rows.step // job.itemsize, min(TILE, g.n_rows - t * TILE))
+    cdef ptrdiff_t away = 0
+    cdef int n_rows = min(TILE, g.n_rows - begin), r
+    cdef char *place[TILE]
+    rows_of(job, rows, g, begin, <const char **>place)
     if together:
-        job.kernels.stream_copy(into, g.n_rows * n, out, &(<Thread *>scratch).line)
+        away = <uintptr_t>scratch + job.together_at + <uintptr_t>place[0] % 64
+        away -= <uintptr_t>place[0]
+        for r in range(TILE):
+            place[r] += away
+    job.kernels.tile_store(tile, job.n_classes, <void **>place, rows.step // job.itemsize, n_rows)
+    if together:
+        job.kernels.stream_copy(place[0], n_rows * job.n_classes, place[0] - away,
+                                &(<Thread *>scratch).line)
+
+
+cdef void store_columns(const Job *job, const Group *g, int n_tiles, char *tiles) noexcept nogil:
+    """Put tiles into rows that lie side by side."""
+    cdef int full = g.n_rows // TILE
+    job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
+                            row_at(job, &job.out, g.first), job.out.step // job.itemsize,
+                            job.large)
+    if full < n_tiles:
+        store_tile(job, &job.out, g, full * TILE, tile_of(job, tiles, full), NULL)
 
 
 cdef inline void tile_variance(const Job *job, const Group *g, int begin, const char *tile,
@@ -1171,6 +1204,7 @@ cdef inline void tile_variance(const Job *job, const Group *g, int begin, const 
     job.doubles.divide(one, g.coarse + begin, g.fine + begin, TILE, hi, lo)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, g.coarse + begin, g.fine + begin, weight,
                               variance)
+    clear_skipped(job, g, begin, variance)
 
 
 # ---------------------------------------------------------------- loops over rows
@@ -1254,7 +1288,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
         at += job.tiles * (2 if second else 1) * tile
         job.together_at = at
         if job.large and in_a_row(job, &job.out):
-            at += job.tiles * tile + 64
+            at += tile + 64
         job.scratch_bytes = (at // PAGE + 1) * PAGE
         return
     if job.x.direct and size <= FETCH_BYTES:

@@ -276,25 +276,26 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                            ptrdiff_t *y) noexcept nogil:
     """The labels of n rows. Each is read once, so that another thread that changes it cannot
     make a checked label into another one."""
-    cdef uint64_t label, largest = 0, n_classes = <uint64_t>job.n_classes
+    cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[0]
     cdef int r
     for r in range(n):
         if job.ndim > 1:
             place = row_at(job, &job.target, first + r)
-        # As bits, of which a negative number has more than any number of classes.
+        # As 64 bits. The highest is set in a label that is negative, or in its distance from the
+        # last class if it lies beyond that.
         label = <uint64_t>(<const volatile integer *>place)[0]
         place += step
         y[r] = <ptrdiff_t>label
-        largest = max(largest, label)
-    if largest < n_classes and not job.ignores:
+        signs |= label | (last - label)
+    if signs >> 63 == 0 and not job.ignores:
         return
     for r in range(n):
         label = <uint64_t>y[r]
         if job.ignores and label == job.ignore:
             y[r] = IGNORED_LABEL
-        elif label >= n_classes:
+        elif label > last:
             y[r] = BAD_LABEL
 
 
@@ -347,14 +348,29 @@ cdef inline void finish(Total *total) noexcept nogil:
 
 
 cdef inline void add_up(const double *values, ptrdiff_t n, double *hi, double *lo) noexcept nogil:
-    """hi + lo = the sum of the values, with the rounding errors in lo."""
-    cdef double high = 0, low = 0, error
+    """hi + lo = the sum of up to 16 values, with the rounding errors in lo: in halves, which a
+    compiler makes vectors of."""
+    cdef double[16] high, low
     cdef ptrdiff_t i
-    for i in range(n):
-        high = two_sum(high, values[i], &error)
-        low += error
-    hi[0] = high
-    lo[0] = low
+    for i in range(16):
+        low[i] = 0
+        high[i] = values[i] if i < n else 0
+    if n > 1:
+        fold(high, low, 8)
+        fold(high, low, 4)
+        fold(high, low, 2)
+        fold(high, low, 1)
+    hi[0] = high[0]
+    lo[0] = low[0]
+
+
+cdef inline void fold(double *high, double *low, int half) noexcept nogil:
+    """Add the second half of the numbers to the first."""
+    cdef double error
+    cdef int i
+    for i in range(half):
+        high[i] = two_sum(high[i], high[i + half], &error)
+        low[i] += low[i + half] + error
 
 
 cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:

@@ -57,7 +57,8 @@ cdef extern from "kernels.h" nogil:
                             ptrdiff_t stride, bint stream) noexcept nogil
         void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                             double *coarse, double *fine) noexcept nogil
+                             const void *next, ptrdiff_t stride, double *coarse,
+                             double *fine) noexcept nogil
         void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
         void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi,
                            double *lo) noexcept nogil

@@ -114,8 +114,9 @@ typedef struct {
     void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
                         ptrdiff_t stride, int stream);
     void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
+    /* Meanwhile 16 reals at next + c * stride are fetched for each class c, unless next is NULL. */
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                         double *coarse, double *fine);
+                         const void *next, ptrdiff_t stride, double *coarse, double *fine);
     /* x[r] = class y[r] of row r */
     void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x);
     /* What `terms` does for 16 rows, with the logits already picked. */

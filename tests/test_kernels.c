@@ -1398,7 +1398,7 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     s->k->tile_max(t->tile, t->n, t->shift);
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, t->coarse, t->fine);
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, NULL, 0, t->coarse, t->fine);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
@@ -1682,7 +1682,7 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *
     void *rows[TILE], *variance = reals(s, NULL, n * TILE);
     make_tile(s, &t, n, 0, rate);
     s->k->tile_max(t.tile, n, t.shift);
-    s->k->tile_exp_sum(t.tile, n, t.shift, rate, t.coarse, t.fine);
+    s->k->tile_exp_sum(t.tile, n, t.shift, rate, NULL, 0, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
     s->k->tile_variance(t.tile, n, t.fine, t.coarse, t.coarse, t.fine, t.coarse, variance);
