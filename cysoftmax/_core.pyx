@@ -89,9 +89,9 @@ cdef enum:
     MOST_ROWS = TILES * TILE
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
-    FETCH_BYTES = 1 << 18   # rows are fetched early if they are not larger,
+    FETCH_BYTES = 1 << 20   # rows are fetched early if they are not larger,
     LATE_BYTES = 1 << 21    # rows are stored late if they are not larger
-    FETCH_AHEAD = 1 << 12   # and so many bytes before the next one is needed
+    FETCH_AHEAD = 1 << 12   # and so many bytes before the next batch is needed
     LABELS_AT_ONCE = 512    # so many are checked at a time
     PAGE = 4096
 
@@ -1291,8 +1291,6 @@ cdef void lay_out_scratch(Job *job) noexcept:
             at += tile + 64
         job.scratch_bytes = (at // PAGE + 1) * PAGE
         return
-    if job.x.direct and size <= FETCH_BYTES:
-        job.fetch_rows = 1 + FETCH_AHEAD // size
     # A row's loss may wait for those of its group if its logits can be changed before that.
     job.logs_late = (not copies_logits(job) and job.z_loss == 0
                      and not job.what & (LOG_SOFTMAX | STATS)
@@ -1303,6 +1301,8 @@ cdef void lay_out_scratch(Job *job) noexcept:
             job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
             and job.target_is != DISTRIBUTION):
         job.together = TILE
+    if job.x.direct and size <= FETCH_BYTES:
+        job.fetch_rows = job.together + FETCH_AHEAD // size
     if keeps_exps(job):
         job.late = (scales_only(job) and job.out.direct and not copies_logits(job)
                     and job.n_classes > CHUNK and size <= LATE_BYTES)
