@@ -82,13 +82,15 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
-    TILE_CLASSES = 32       # so many contiguous classes still go sixteen rows at a time
+    TILE_CLASSES = 112      # so many contiguous classes still go sixteen rows at a time,
+    TILE_CLASSES_READ = 256     # and so many if they are only read
     FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
     TILES = 8               # so many of sixteen rows are worked on together,
     TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
     MOST_ROWS = TILES * TILE
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
-    TOGETHER_BYTES = 1 << 14    # sixteen rows of exps should stay in the L1 cache
+    TILES_BYTES = 1 << 15       # the tiles of contiguous classes should stay in the L1 cache
+    TOGETHER_BYTES = 1 << 14    # and so should sixteen rows of exps
     FETCH_BYTES = 1 << 20   # rows are fetched early if they are not larger,
     LATE_BYTES = 1 << 21    # rows are stored late if they are not larger
     FETCH_AHEAD = 1 << 12   # and so many bytes before the next batch is needed
@@ -1232,7 +1234,8 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
     if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
         return False
     if job.x.direct:
-        return job.n_rows > FEW_ROWS and job.n_classes <= TILE_CLASSES
+        return job.n_rows > FEW_ROWS and job.n_classes <= (
+            TILE_CLASSES_READ if job.out.data == NULL else TILE_CLASSES)
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 
@@ -1283,7 +1286,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
     if tiled(job):
         second = job.what & (LOG_SOFTMAX | VARIANCE)
         tile = tile_bytes(job)
-        most = TILE_BYTES if columns(job, &job.x) else TOGETHER_BYTES
+        most = TILE_BYTES if columns(job, &job.x) else TILES_BYTES
         job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
         at += job.tiles * (2 if second else 1) * tile
         job.together_at = at
