@@ -1304,7 +1304,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
             job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
             and job.target_is != DISTRIBUTION):
         job.together = TILE
-    if job.x.direct and size <= FETCH_BYTES:
+    if job.x.step == job.x.item and size <= FETCH_BYTES:
         job.fetch_rows = job.together + FETCH_AHEAD // size
     if keeps_exps(job):
         job.late = (scales_only(job) and job.out.direct and not copies_logits(job)
