@@ -22,7 +22,7 @@ from libc.string cimport memcpy, memset
 from cysoftmax._job cimport (
     BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, GRAD, IGNORED_LABEL, LABELS, LOG_SOFTMAX,
     LOGSUMEXP, LOSS, MASS, SOFTMAX, SPARSE, STATS, VARIANCE, VJP, Job,
-    Rows, Total, Weights, add, add_up, copy_items, expect, fill_row, finish, load_halves,
+    Rows, Total, Weights, add, copy_items, expect, fill_row, finish, load_halves,
     load_numbers,
     put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
@@ -1258,23 +1258,22 @@ cdef void do_group(Job *job, char *scratch, ptrdiff_t first) noexcept nogil:
 
 cdef inline void keep_group(const Job *job, const Group *g) noexcept nogil:
     """Store what the rows of a group amount to wherever it is wanted: sums, of sixteen rows."""
-    cdef double[MOST_ROWS] weight
+    cdef double[TILE] weight
     cdef double *sums
-    cdef int r, t, n
+    cdef int r, t, i
     if job.losses != NULL or job.result.data != NULL:
         for r in range(g.n_rows):
             keep_numbers(job, g.first + r, g.loss[r], weights_of(g, r).weight)
     if job.partial == NULL:
         return
-    for r in range(g.n_rows if job.weighted else 0):
-        weight[r] = weights_of(g, r).weight
     for t in range((g.n_rows + TILE - 1) // TILE):
         r = t * TILE
         sums = job.partial + (g.first + r) // TILE * 4
-        n = min(TILE, g.n_rows - r)
-        add_up(g.loss + r, n, sums, sums + 1)
+        job.doubles.add_up(g.loss + r, sums, sums + 1)
         if job.weighted:
-            add_up(weight + r, n, sums + 2, sums + 3)
+            for i in range(TILE):
+                weight[i] = weights_of(g, r + i).weight if r + i < g.n_rows else 0
+            job.doubles.add_up(weight, sums + 2, sums + 3)
 
 
 cdef void lay_out_scratch(Job *job) noexcept:
@@ -1809,9 +1808,9 @@ cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
         do_all(job, threads)
         weight[0] = n
         if by_row:
-            loss[0] = total_of_rows(job.losses, n)
+            loss[0] = total_of_rows(job, job.losses, n)
             if job.weighted:
-                weight[0] = total_of_rows(job.weights, n)
+                weight[0] = total_of_rows(job, job.weights, n)
         else:
             loss[0] = total_of_groups(numbers, n_groups)
             if job.weighted:

@@ -280,14 +280,18 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[0]
     cdef int r
+    if job.ndim == 1 and step == <ptrdiff_t>sizeof(integer) and step == <ptrdiff_t>sizeof(y[0]):
+        memcpy(y, place, n * step)
+    else:
+        for r in range(n):
+            if job.ndim > 1:
+                place = row_at(job, &job.target, first + r)
+            y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
+            place += step
+    # As 64 bits. The highest is set in a label that is negative, or in its distance from the last
+    # class if it lies beyond that.
     for r in range(n):
-        if job.ndim > 1:
-            place = row_at(job, &job.target, first + r)
-        # As 64 bits. The highest is set in a label that is negative, or in its distance from the
-        # last class if it lies beyond that.
-        label = <uint64_t>(<const volatile integer *>place)[0]
-        place += step
-        y[r] = <ptrdiff_t>label
+        label = <uint64_t>y[r]
         signs |= label | (last - label)
     if signs >> 63 == 0 and not job.ignores:
         return
@@ -347,32 +351,6 @@ cdef inline void finish(Total *total) noexcept nogil:
     total.fine += total.error
 
 
-cdef inline void add_up(const double *values, ptrdiff_t n, double *hi, double *lo) noexcept nogil:
-    """hi + lo = the sum of up to 16 values, with the rounding errors in lo: in halves, which a
-    compiler makes vectors of."""
-    cdef double[16] high, low
-    cdef ptrdiff_t i
-    for i in range(16):
-        low[i] = 0
-        high[i] = values[i] if i < n else 0
-    if n > 1:
-        fold(high, low, 8)
-        fold(high, low, 4)
-        fold(high, low, 2)
-        fold(high, low, 1)
-    hi[0] = high[0]
-    lo[0] = low[0]
-
-
-cdef inline void fold(double *high, double *low, int half) noexcept nogil:
-    """Add the second half of the numbers to the first."""
-    cdef double error
-    cdef int i
-    for i in range(half):
-        high[i] = two_sum(high[i], high[i + half], &error)
-        low[i] += low[i + half] + error
-
-
 cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
     """The sum over all groups of hi + lo, in order; the next group's pair is 4 numbers on."""
     cdef double hi = 0, lo = 0, error
@@ -383,12 +361,16 @@ cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) no
     return finite_sum(hi, lo)
 
 
-cdef inline double total_of_rows(const double *values, ptrdiff_t n) noexcept nogil:
+cdef inline double total_of_rows(const Job *job, const double *values,
+                                 ptrdiff_t n) noexcept nogil:
     """The same of the numbers of the rows: groups of 16 first."""
+    cdef double[TILE] some
     cdef double hi = 0, lo = 0, error, group, group_error
-    cdef ptrdiff_t g
+    cdef ptrdiff_t g, r
     for g in range((n + TILE - 1) // TILE):
-        add_up(values + g * TILE, min(<ptrdiff_t>TILE, n - g * TILE), &group, &group_error)
+        for r in range(TILE):
+            some[r] = values[g * TILE + r] if g * TILE + r < n else 0
+        job.doubles.add_up(some, &group, &group_error)
         hi = two_sum(hi, group, &error)
         lo += error + group_error
     return finite_sum(hi, lo)

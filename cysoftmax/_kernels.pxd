@@ -77,6 +77,7 @@ cdef extern from "kernels.h" nogil:
                           double *log) noexcept nogil
         void (*divide)(const double *weight, const double *coarse, const double *fine,
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        void (*add_up)(const double *sixteen, double *hi, double *lo) noexcept nogil
 
     ctypedef struct Isa "cysoftmax_isa":
         const char *name

@@ -139,6 +139,8 @@ typedef struct {
     /* hi + lo = weight / (coarse + fine), to about 2^-100 */
     void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
                    double *hi, double *lo);
+    /* hi + lo = the sum of sixteen numbers, with the rounding errors in lo */
+    void (*add_up)(const double *sixteen, double *hi, double *lo);
 } cysoftmax_doubles;
 
 typedef struct {
