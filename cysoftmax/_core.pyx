@@ -82,8 +82,6 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
-    TILE_CLASSES = 112      # so many contiguous classes still go sixteen rows at a time,
-    TILE_CLASSES_READ = 256     # and so many if they are only read
     FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
     TILES = 8               # so many of sixteen rows are worked on together,
     TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
@@ -1235,7 +1233,7 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
         return False
     if job.x.direct:
         return job.n_rows > FEW_ROWS and job.n_classes <= (
-            TILE_CLASSES_READ if job.out.data == NULL else TILE_CLASSES)
+            job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 
 

@@ -13,6 +13,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
         double unit
+        ptrdiff_t tile_classes, tile_classes_read
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil
         void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate,
                         const void *next, void *e, double *coarse, double *fine) noexcept nogil

@@ -44,6 +44,8 @@ typedef struct {
 typedef struct {
     ptrdiff_t itemsize;
     double unit; // 2^EXP_SCALE
+    /* Up to so many contiguous classes go faster sixteen rows at a time; and if only read. */
+    ptrdiff_t tile_classes, tile_classes_read;
     /* The largest x[i] that is not NaN; -inf if there is none. */
     double (*max)(const void *x, ptrdiff_t n);
     /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
