@@ -82,7 +82,6 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
-    FEW_ROWS = 4            # but not so few rows: most of a tile would be for nothing
     TILES = 8               # so many of sixteen rows are worked on together,
     TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
     MOST_ROWS = TILES * TILE
@@ -1224,6 +1223,12 @@ cdef inline bint fits_tile(const Job *job, const Rows *rows) noexcept nogil:
     return rows.data == NULL or rows.item == job.itemsize and rows.step % rows.item == 0
 
 
+cdef inline bint tiles_fill(const Job *job) noexcept nogil:
+    """Whether there are rows enough: a tile takes as long as 5 short rows, or 15 of 400 bytes."""
+    cdef ptrdiff_t as_rows = min(<ptrdiff_t>15, 4 + job.n_classes * job.itemsize // 32)
+    return (job.n_rows + TILE - 1) // TILE * as_rows < job.n_rows
+
+
 cdef inline bint tiled(const Job *job) noexcept nogil:
     """Whether sixteen rows at a time are faster: short rows unless they are few, or strided ones
     that fit."""
@@ -1232,7 +1237,7 @@ cdef inline bint tiled(const Job *job) noexcept nogil:
     if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
         return False
     if job.x.direct:
-        return job.n_rows > FEW_ROWS and job.n_classes <= (
+        return tiles_fill(job) and job.n_classes <= (
             job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
     return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
 

@@ -1398,7 +1398,9 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     s->k->tile_max(t->tile, t->n, t->shift);
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, NULL, 0, t->coarse, t->fine);
+    void *next = copy(s, t->logits, t->n * TILE);
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, next, TILE, t->coarse, t->fine);
+    CHECK(same_reals(s, next, t->logits, t->n * TILE), t->n);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);

@@ -276,8 +276,8 @@ def test_a_distribution_may_be_one_row_broadcast():
 SAME_SHAPES = [
     (n_rows, n_classes)
     for n_rows in (1, 5, 16, 35)
-    for n_classes in (1, 2, 3, 7, 16, 17, 31, 32, 33, 64, 65, 130)
-] + [(3, 1024), (3, 1025), (2, 2500)]
+    for n_classes in (1, 2, 3, 7, 16, 17, 31, 32, 33, 48, 49, 64, 65, 112, 113)
+] + [(200, 10), (160, 60), (3, 1024), (3, 1025), (2, 2500)]
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
