@@ -4,9 +4,9 @@
 Arrays come in checked: native byte order, aligned, the class axis last, outputs that do
 not overlap an input unless they are that input. What is left to find here is a bad label.
 
-A row is worked on whole (`do_rows`), or sixteen rows at a time (`do_tile`), or by blocks of
-its classes (`long_rows`). Which one is a matter of speed: each gives a row the same bits.
-Rows come in groups of 16, over which alone losses are summed.
+A row is worked on whole (`do_rows`), or sixteen rows side by side (`do_tiles`), or by blocks
+of its classes (`long_rows`). Which one is a matter of speed: each gives a row the same bits.
+Losses are summed by sixteens, in any of these ways.
 
 The formula of a row with all its options, and the names of its parts, are at `Group`.
 """
