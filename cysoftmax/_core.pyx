@@ -160,14 +160,14 @@ cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
     if job.weighted:
         for r in range(n_rows):
             if job.target_is == LABELS and job.class_weight != NULL:
-                weights_of(g, r).share = weights_of(g, r).mass = real_at(job, job.class_weight, g.y[r])
+                weights[r].share = weights[r].mass = real_at(job, job.class_weight, g.y[r])
             if job.sample.data != NULL:
-                weights_of(g, r).sample = (<const double *>row_at(job, &job.sample, first + r))[0]
-                g.ignored[r] |= weights_of(g, r).sample == 0
+                weights[r].sample = (<const double *>row_at(job, &job.sample, first + r))[0]
+                g.ignored[r] |= weights[r].sample == 0
             weigh(job, g, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
-            weights_of(g, r).factor = factor_for(
+            weights[r].factor = factor_for(
                 job, (<const double *>row_at(job, &job.scale, first + r))[0])
 
 
@@ -200,15 +200,17 @@ cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
     """Take note of what row r weighs."""
+    cdef Weights *w = weights_of(g, r)
     if g.ignored[r]:
-        weights_of(g, r).share = weights_of(g, r).mass = 0
-    weights_of(g, r).weight = weights_of(g, r).sample * weights_of(g, r).mass
+        w.share = w.mass = 0
+    w.weight = w.sample * w.mass
     # The statistics of a row do not need its target.
     g.skipped[r] = g.ignored[r] and not job.what & STATS
 
 
 cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexcept nogil:
     """Read a row's mask and distribution: which classes take part, and what they weigh."""
+    cdef Weights *w = weights_of(g, r)
     cdef ptrdiff_t i = g.first + r, n = job.n_classes, taking_part = n
     if g.skipped[r]:
         return
@@ -224,20 +226,20 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
     if job.target_is == DISTRIBUTION:
         p.a = scratch + job.target_at
         load_numbers(job, &job.target, i, p.a)
-        weights_of(g, r).given = weights_of(g, r).mass = mass_of(job, p.a)
-        g.ignored[r] |= weights_of(g, r).given == 0 and all_zero(job, p.a)
+        w.given = w.mass = mass_of(job, p.a)
+        g.ignored[r] |= w.given == 0 and all_zero(job, p.a)
         if job.class_weight != NULL:
             job.kernels.product(p.a, job.class_weight, n, p.a)
-            weights_of(g, r).mass = mass_of(job, p.a)
+            w.mass = mass_of(job, p.a)
     elif job.target_is == SPARSE:
         weigh_entries(job, g, r)
     if job.smoothing != 0 and not g.ignored[r] and not job.what & MASS:
-        weights_of(g, r).smooth = job.smoothing * weights_of(g, r).given / taking_part
-        weights_of(g, r).smooth_sum = weights_of(g, r).smooth * job.class_sum
+        w.smooth = job.smoothing * w.given / taking_part
+        w.smooth_sum = w.smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
             job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at)
             p.base = scratch + job.base_at
-            weights_of(g, r).smooth_sum = weights_of(g, r).smooth * mass_of(job, p.base)
+            w.smooth_sum = w.smooth * mass_of(job, p.base)
     weigh(job, g, r)
 
 
@@ -495,6 +497,7 @@ cdef Total dot_of_entries(Job *job, ptrdiff_t i, const char *x, double shift) no
 
 
 cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
+    cdef Weights *w = weights_of(g, r)
     cdef ptrdiff_t i = g.first + r, j
     cdef double value
     cdef bint any_entry = False
@@ -502,9 +505,9 @@ cdef void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
         entry_at(job, j, False, &value)
         any_entry |= value != 0
     g.ignored[r] |= not any_entry
-    weights_of(g, r).given = weights_of(g, r).mass = mass_of_entries(job, i, False)
+    w.given = w.mass = mass_of_entries(job, i, False)
     if job.class_weight != NULL:
-        weights_of(g, r).mass = mass_of_entries(job, i, True)
+        w.mass = mass_of_entries(job, i, True)
 
 
 # ---------------------------------------------------------------- from the sums to the loss
@@ -516,7 +519,8 @@ cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept n
 
 cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
     """a, the sum of A."""
-    return job.keep * weights_of(g, r).mass + weights_of(g, r).smooth_sum
+    cdef const Weights *w = weights_of(g, r)
+    return job.keep * w.mass + w.smooth_sum
 
 
 cdef inline double within(double value) noexcept nogil:
@@ -524,10 +528,10 @@ cdef inline double within(double value) noexcept nogil:
     return min(max(value, -LARGEST), LARGEST) if value == value else value
 
 
-cdef inline void finish_rows(const Job *job, Group *g, int begin, int end) noexcept nogil:
-    """From the sums of rows to their logarithms and factors."""
-    take_logs(job, g, begin, end)
-    take_factors(job, g, begin, end)
+cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
+    """From the sums of all rows to their logarithms and factors."""
+    take_logs(job, g, 0, g.n_rows)
+    take_factors(job, g, 0, g.n_rows)
 
 
 cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcept nogil:
@@ -539,16 +543,18 @@ cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcep
 cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noexcept nogil:
     """What the exps of some rows are multiplied with, and which classes are not just scaled."""
     cdef double weight[MOST_ROWS]
+    cdef Weights *w
     cdef int r
     if job.what & SOFTMAX:
         for r in range(begin, end):
             weight[r] = 1
     elif job.what & GRAD:
         for r in range(begin, begin + 1 if g.weights_step == 0 else end):
-            weight[r] = weights_of(g, r).sample * total_mass(job, g, r)
+            w = weights_of(g, r)
+            weight[r] = w.sample * total_mass(job, g, r)
             if job.z_loss != 0:
-                weight[r] += 2 * weights_of(g, r).weight * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= weights_of(g, r).factor
+                weight[r] += 2 * w.weight * job.z_loss * log_sum_exp(job, g, r)
+            weight[r] *= w.factor
         for r in range(begin + 1, end if g.weights_step == 0 else 0):   # all weigh the same
             weight[r] = weight[begin]
         if job.rate != NULL:
@@ -556,8 +562,9 @@ cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noex
                 weight[r] = within(weight[r])
         if job.keep != 0 and (job.weighted or leaves_more(job)):
             for r in range(begin, end):
-                weights_of(g, r).extra = extra_of(job, g, r)
-                weights_of(g, r).half = half_of(g, r)
+                w = weights_of(g, r)
+                w.extra = extra_of(job, g, r)
+                w.half = half_of(g, r)
     else:
         return
     job.doubles.divide(weight + begin, g.coarse + begin, g.fine + begin, end - begin,
@@ -582,29 +589,30 @@ cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
                            const char *base) noexcept nogil:
     """s (a log(total) - sum A d) + w z lse^2 from the sum of share times x - shift. No term of it
     is negative. x and base are looked at for smoothing only."""
+    cdef const Weights *w = weights_of(g, r)
     cdef double hi = g.sharp_hi[r], lo = g.sharp_lo[r], loss, lse
     cdef Total smooth
     if job.smoothing != 0:
         hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
         lo = job.keep * lo
-        if weights_of(g, r).smooth != 0:
+        if w.smooth != 0:
             smooth = loss_dot(job, base, x, g.shift[r])
-            hi += weights_of(g, r).smooth * smooth.coarse
-            lo += weights_of(g, r).smooth * smooth.fine
+            hi += w.smooth * smooth.coarse
+            lo += w.smooth * smooth.fine
     if job.rate != NULL:
         hi /= job.temperature
         lo = lo / job.temperature if isfinite(hi) else 0
-    loss = weights_of(g, r).sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
-    if job.z_loss != 0 and weights_of(g, r).weight != 0:
+    loss = w.sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
+    if job.z_loss != 0 and w.weight != 0:
         lse = log_sum_exp(job, g, r)
-        loss += weights_of(g, r).weight * job.z_loss * (lse * lse)
+        loss += w.weight * job.z_loss * (lse * lse)
     return loss
 
 
 cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
     """loss_of without smoothing for all rows that are not ignored."""
     cdef int r
-    if g.weights_step == 0 and job.rate == NULL:    # the same numbers, in a loop that becomes vectors
+    if g.weights_step == 0 and job.rate == NULL:    # the same, in a loop that becomes vectors
         for r in range(g.n_rows):
             g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
         return
@@ -650,16 +658,18 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 
 cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
     """b / (keep s) - mass."""
-    cdef double extra = weights_of(g, r).smooth_sum
-    if job.z_loss != 0 and weights_of(g, r).sample != 0:
-        extra += 2 * job.z_loss * weights_of(g, r).weight / weights_of(g, r).sample * log_sum_exp(job, g, r)
+    cdef const Weights *w = weights_of(g, r)
+    cdef double extra = w.smooth_sum
+    if job.z_loss != 0 and w.sample != 0:
+        extra += 2 * job.z_loss * w.weight / w.sample * log_sum_exp(job, g, r)
     return extra / job.keep
 
 
 cdef inline double half_of(const Group *g, int r) noexcept nogil:
     """The share from which on a class is treated so."""
-    cdef double half = (weights_of(g, r).mass + weights_of(g, r).extra) / 2
-    return max(half, weights_of(g, r).mass / 2) if half > 0 else INFINITY
+    cdef const Weights *w = weights_of(g, r)
+    cdef double half = (w.mass + w.extra) / 2
+    return max(half, w.mass / 2) if half > 0 else INFINITY
 
 
 cdef inline bint leaves_more(const Job *job) noexcept nogil:
@@ -668,7 +678,8 @@ cdef inline bint leaves_more(const Job *job) noexcept nogil:
 
 
 cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
-    return job.keep * weights_of(g, r).sample * weights_of(g, r).factor
+    cdef const Weights *w = weights_of(g, r)
+    return job.keep * w.sample * w.factor
 
 
 cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end,
@@ -676,18 +687,21 @@ cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int e
     """Before the exps are scaled: what has to be done for the labels. Where e is NULL there is
     nothing to do."""
     cdef void *exps[TILE]
+    cdef const Weights *w
     cdef int r
     for r in range(begin, end):
         exps[r] = NULL
-        if e[r] != NULL and weights_of(g, r).share >= weights_of(g, r).half:
+        w = weights_of(g, r)
+        if e[r] != NULL and w.share >= w.half:
             exps[r] = e[r] + g.y[r] * job.itemsize
     job.kernels.exclude(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
 
 
 cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
     """What stands for the share afterwards."""
-    if share >= weights_of(g, r).half:
-        return (share - weights_of(g, r).mass) - weights_of(g, r).extra
+    cdef const Weights *w = weights_of(g, r)
+    if share >= w.half:
+        return (share - w.mass) - w.extra
     return share
 
 
@@ -726,12 +740,13 @@ cdef inline void subtract_entries(Job *job, const Group *g, int r, char *grad) n
 
 cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) noexcept nogil:
     """From the exps of a row, which are overwritten, its gradient."""
-    cdef double base_weight = weights_of(g, r).smooth * weights_of(g, r).sample * weights_of(g, r).factor
+    cdef const Weights *w = weights_of(g, r)
+    cdef double base_weight = w.smooth * w.sample * w.factor
     cdef bint sharp = job.keep != 0     # or else all of the target is smoothed away
     cdef char *a = NULL
     if job.target_is == DISTRIBUTION and sharp:
         a = p.a
-        job.kernels.exclude_major(p.e, a, job.n_classes, weights_of(g, r).mass, weights_of(g, r).half, weights_of(g, r).extra,
+        job.kernels.exclude_major(p.e, a, job.n_classes, w.mass, w.half, w.extra,
                                   g.coarse[r], g.fine[r])
     elif job.target_is == SPARSE and sharp:
         exclude_entries(job, g, r, p.e)
@@ -806,7 +821,8 @@ cdef void write_variance(const Job *job, char *scratch, const Group *g, int r,
     if not computed_apart(job, &job.variance):
         row = row_at(job, &job.variance, g.first + r)
     job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r], weights_of(g, r).weight, row)
+    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r],
+                         weights_of(g, r).weight, row)
     deliver(job, &(<Thread *>scratch).variance_line, &job.variance, g.first + r, row)
 
 
@@ -1038,7 +1054,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
             k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>logit + r * size)
     for t in range(n_tiles):
         tile_sums(job, g, t * TILE, tile_of(job, tiles, t))
-    finish_rows(job, g, 0, g.n_rows)
+    finish_group(job, g)
 
     if job.what & LOSS:
         for t in range(n_tiles):
@@ -1057,12 +1073,15 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     for t in range(n_tiles):
         if job.what & VARIANCE:
             tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
-            store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), NULL)
+            if not columns(job, &job.variance):
+                store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), NULL)
         write_tile(job, g, t * TILE, share, tile_of(job, outputs, t))
         if not columns(job, &job.out):
             store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scratch)
+    if job.what & VARIANCE and columns(job, &job.variance):
+        store_columns(job, &job.variance, g, n_tiles, second, False)
     if columns(job, &job.out):
-        store_columns(job, g, n_tiles, outputs)
+        store_columns(job, &job.out, g, n_tiles, outputs, job.large)
 
 
 cdef inline void label_shares(const Job *job, const Group *g, int n,
@@ -1103,7 +1122,8 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noex
         g.fine[begin + r] = total[r].fine
 
 
-cdef inline void load_tiles(const Job *job, const Group *g, int n_tiles, char *tiles) noexcept nogil:
+cdef inline void load_tiles(const Job *job, const Group *g, int n_tiles,
+                            char *tiles) noexcept nogil:
     cdef bint beside = columns(job, &job.x)
     cdef int full = g.n_rows // TILE, t
     cdef const char *x[TILE]
@@ -1134,7 +1154,7 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin, const dou
                             char *tile) noexcept nogil:
     """The output of the rows of a tile, in place of their exps or logits."""
     cdef const Kernels *k = job.kernels
-    cdef ptrdiff_t n = job.n_classes, c
+    cdef ptrdiff_t n = job.n_classes
     cdef char[TILE] excluded
     cdef int r, n_rows = min(TILE, g.n_rows - begin)
     if job.what & LOG_SOFTMAX:
@@ -1183,14 +1203,14 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
                                 &(<Thread *>scratch).line)
 
 
-cdef void store_columns(const Job *job, const Group *g, int n_tiles, char *tiles) noexcept nogil:
+cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
+                        bint stream) noexcept nogil:
     """Put tiles into rows that lie side by side."""
     cdef int full = g.n_rows // TILE
     job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
-                            row_at(job, &job.out, g.first), job.out.step // job.itemsize,
-                            job.large)
+                            row_at(job, rows, g.first), rows.step // job.itemsize, stream)
     if full < n_tiles:
-        store_tile(job, &job.out, g, full * TILE, tile_of(job, tiles, full), NULL)
+        store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), NULL)
 
 
 cdef inline void tile_variance(const Job *job, const Group *g, int begin, const char *tile,
@@ -1482,7 +1502,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         finish(&total)
         g.coarse[r] = total.coarse
         g.fine[r] = total.fine
-    finish_rows(job, g, 0, g.n_rows)
+    finish_group(job, g)
     for r in range(g.n_rows):
         i = g.first + r
         if job.what & LOGSUMEXP:
