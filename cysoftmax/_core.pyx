@@ -23,8 +23,7 @@ from cysoftmax._job cimport (
     BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, GRAD, IGNORED_LABEL, LABELS, LOG_SOFTMAX,
     LOGSUMEXP, LOSS, MASS, SOFTMAX, SPARSE, STATS, VARIANCE, VJP, Job,
     Rows, Total, Weights, add, copy_items, expect, fill_row, finish, load_halves,
-    load_numbers,
-    put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
+    load_numbers, put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
     CHUNK, TILE, Isa, Kernels, Line, cache_size, fp_enter, fp_leave, fp_mode, isas)
@@ -82,7 +81,7 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
-    TILES = 8               # so many of sixteen rows are worked on together,
+    TILES = 8               # so many tiles of sixteen rows are worked on together,
     TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
     MOST_ROWS = TILES * TILE
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
@@ -1016,7 +1015,7 @@ cdef inline ptrdiff_t tile_bytes(const Job *job) noexcept nogil:
 
 
 cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
-    """The tile of one of the groups that are worked on together."""
+    """One of those that are worked on together."""
     return tiles + t * tile_bytes(job)
 
 
@@ -1161,7 +1160,7 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin, const dou
         k.tile_log(tile, n, g.shift + begin, job.rate, g.log_total + begin)
     else:
         if job.what & GRAD:
-            memset(excluded, 1, TILE)
+            memset(excluded, 1, TILE)   # a label that weighs 1 has more than half of 1
             for r in range(n_rows if g.weights_step != 0 else 0):
                 excluded[r] = share[begin + r] >= g.weights[begin + r].half
             k.tile_exclude(tile, g.y + begin, excluded, g.coarse + begin, g.fine + begin)
@@ -1326,7 +1325,7 @@ cdef void lay_out_scratch(Job *job) noexcept:
             job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
             and job.target_is != DISTRIBUTION):
         job.together = TILE
-    if job.x.step == job.x.item and size <= FETCH_BYTES:
+    if job.x.step == job.x.item and size <= FETCH_BYTES:    # (of 16 bits: two rows for one)
         job.fetch_rows = job.together + FETCH_AHEAD // size
     if keeps_exps(job):
         job.late = (scales_only(job) and job.out.direct and not copies_logits(job)
@@ -1817,9 +1816,9 @@ cdef void check_block(Job *job, ptrdiff_t block) noexcept nogil:
 cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
     """Do all rows; add up their losses and their weights, in the one order."""
     cdef int threads = threads_for(job, n_threads)
-    cdef ptrdiff_t n = job.n_rows, n_groups = (n + TILE - 1) // TILE
+    cdef ptrdiff_t n = job.n_rows, n_sixteens = (n + TILE - 1) // TILE
     cdef bint by_row = long_and_few(job, threads) or n < 64 * threads
-    cdef double *numbers = <double *>malloc(sizeof(double) * (2 * n if by_row else 4 * n_groups))
+    cdef double *numbers = <double *>malloc(sizeof(double) * (2 * n if by_row else 4 * n_sixteens))
     if numbers == NULL:
         raise MemoryError("one number for each row cannot be had")
     if by_row:
@@ -1835,9 +1834,9 @@ cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
             if job.weighted:
                 weight[0] = total_of_rows(job, job.weights, n)
         else:
-            loss[0] = total_of_groups(numbers, n_groups)
+            loss[0] = total_of_groups(numbers, n_sixteens)
             if job.weighted:
-                weight[0] = total_of_groups(numbers + 2, n_groups)
+                weight[0] = total_of_groups(numbers + 2, n_sixteens)
     finally:
         free(numbers)
     return 0

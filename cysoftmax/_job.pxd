@@ -86,7 +86,7 @@ cdef struct Job:
     const double *rate              # these, or NULL for 1
     double *losses                  # one for each row, or NULL, besides `result`
     double *weights                 # its weight, if `weighted`
-    double *partial                 # hi, lo of each group's sum of losses and of weights, or NULL
+    double *partial                 # hi, lo of the losses and weights of each 16 rows, or NULL
     int bad                         # set if a label was out of range
     ptrdiff_t e_at, x_at, target_at, where_at, base_at, variance_at     # where a thread's scratch
     ptrdiff_t together_at, scratch_bytes    # has room for each; a Thread is at its beginning
@@ -96,11 +96,11 @@ cdef struct Job:
     bint late                       # rows are stored while the next are worked on
     int together                    # so many rows are worked on at a time by do_rows
     bint logs_late                  # and the logarithms taken for a whole group
-    int tiles                       # so many of sixteen by do_tiles; 0: none
+    int tiles                       # so many tiles of them by do_tiles; 0: none
     int group_rows                  # so many rows are one unit of the loop over rows
     int n_arrays                    # there are, of the arrays above
+    Weights ones                    # of a row about which no option says anything; see fill_ones
     # What is as large as it could ever have to be; only what is used of it is ever filled.
-    Weights ones                    # of a row about which no option says anything
     ptrdiff_t shape[MAX_DIMS]
     ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 
@@ -280,8 +280,8 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[0]
     cdef int r
-    if job.ndim == 1 and step == <ptrdiff_t>sizeof(integer) and step == <ptrdiff_t>sizeof(y[0]):
-        memcpy(y, place, n * step)
+    if sizeof(integer) == sizeof(y[0]) and job.ndim == 1 and step == <ptrdiff_t>sizeof(y[0]):
+        memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
     else:
         for r in range(n):
             if job.ndim > 1:
@@ -352,7 +352,7 @@ cdef inline void finish(Total *total) noexcept nogil:
 
 
 cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
-    """The sum over all groups of hi + lo, in order; the next group's pair is 4 numbers on."""
+    """The sum over all sixteens of rows of hi + lo, in order; the next pair is 4 numbers on."""
     cdef double hi = 0, lo = 0, error
     cdef ptrdiff_t g
     for g in range(n_groups):

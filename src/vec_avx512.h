@@ -182,7 +182,7 @@ static inline real v_sum16(const vec a[2]) {
 
 #endif
 
-// A macro: GCC 12 leaves out each call of an inline function that does nothing else.
+// A macro: of an inline function GCC 12 left out every call.
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 static inline vec v_mul_error(vec a, vec b, vec product) {

@@ -151,11 +151,11 @@ static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
     v_store(rows[0] + c, a);
 }
 
-// A macro: GCC 12 leaves out each call of an inline function that does nothing else.
+// A macro: of an inline function GCC 12 left out every call.
 #if defined(__GNUC__)
 #define v_prefetch(p) __builtin_prefetch(p)
 #else
-static inline void v_prefetch(const void *p) { (void)p; }
+#define v_prefetch(p) ((void)(p))
 #endif
 
 static inline vec v_mul_error(vec a, vec b, vec product) {

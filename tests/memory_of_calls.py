@@ -96,7 +96,7 @@ class Case(NamedTuple):
         tile = 16 * self.row_bytes  # sixteen side by side
         if self.strided and tile <= 512 * KIB:
             rows = 34 * max(1, min(8, 512 * KIB // tile))  # up to eight of them, and their exps
-        elif self.n_classes <= 112:
+        elif self.n_classes <= 192:
             rows = 34 * max(1, min(8, 32 * KIB // tile))
         threads = min(self.n_threads, self.n_rows)
         return of_rows + threads * (rows * self.row_bytes + 32 * KIB)

@@ -1568,6 +1568,31 @@ static void divide_of_zero_is_zero(const subject *s) {
     for (int k = 0; k < 20; k++) CHECK(hi[k] == 0 && lo[k] == 0, k);
 }
 
+// Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
+static void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
+    for (int apart = 0; apart <= 90; apart++) {
+        double numbers[TILE], tree[TILE], hi, lo;
+        long double sum = 0;
+        for (int k = 0; k < TILE; k++) {
+            numbers[k] = ldexp(k % 3 == 2 ? -1 : 1, (7 * k + apart) % 16 * apart / 16);
+            tree[k] = numbers[k];
+        }
+        for (int half = TILE / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++) tree[k] += tree[k + half];
+        s->isa->doubles->add_up(numbers, &hi, &lo);
+        for (int k = 0; k < TILE; k++) sum += numbers[k] - (k == 0 ? (long double)hi : 0);
+        CHECK(hi == tree[0], apart);
+        // 91 bits apart at most: long double has 64, so compare where that is enough.
+        if (apart <= 56) CHECK((long double)lo == sum, apart);
+    }
+    double odd[TILE] = {1, INFINITY}, hi, lo;
+    s->isa->doubles->add_up(odd, &hi, &lo);
+    CHECK(hi == INFINITY, 0);
+    odd[5] = NAN;
+    s->isa->doubles->add_up(odd, &hi, &lo);
+    CHECK(isnan(hi), 0);
+}
+
 // ---------------------------------------------------------------- the hash of results
 
 // FNV-1a, 64 bits, over the bytes of each number as a double, lowest first.
@@ -1821,6 +1846,7 @@ static void (*const DOUBLES_TESTS[])(const subject *s) = {
     log_total_of_one_is_zero_and_of_nan_nan,
     divide_has_twice_the_digits_with_fma,
     divide_of_zero_is_zero,
+    sixteen_numbers_add_up_to_twice_the_digits,
 };
 
 static void test_kernels(const subject *s) {
