@@ -1074,7 +1074,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
             tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
             if not columns(job, &job.variance):
                 store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), NULL)
-        write_tile(job, g, t * TILE, share, tile_of(job, outputs, t))
+        write_tile(job, g, t * TILE, tile_of(job, outputs, t))
         if not columns(job, &job.out):
             store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scratch)
     if job.what & VARIANCE and columns(job, &job.variance):
@@ -1149,7 +1149,7 @@ cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int b
             place[r] = row_at(job, rows, g.first + begin + (r if begin + r < g.n_rows else 0))
 
 
-cdef inline void write_tile(const Job *job, const Group *g, int begin, const double *share,
+cdef inline void write_tile(const Job *job, const Group *g, int begin,
                             char *tile) noexcept nogil:
     """The output of the rows of a tile, in place of their exps or logits."""
     cdef const Kernels *k = job.kernels
@@ -1162,7 +1162,7 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin, const dou
         if job.what & GRAD:
             memset(excluded, 1, TILE)   # a label that weighs 1 has more than half of 1
             for r in range(n_rows if g.weights_step != 0 else 0):
-                excluded[r] = share[begin + r] >= g.weights[begin + r].half
+                excluded[r] = g.weights[begin + r].share >= g.weights[begin + r].half
             k.tile_exclude(tile, g.y + begin, excluded, g.coarse + begin, g.fine + begin)
         k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
     if job.what & GRAD and leaves_more(job):
