@@ -26,7 +26,7 @@ from cysoftmax._job cimport (
     load_numbers, put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
-    CHUNK, TILE, Isa, Kernels, Line, cache_size, fp_enter, fp_leave, fp_mode, isas)
+    CHUNK, TILE, Isa, Kernels, Line, Next, cache_size, fp_enter, fp_leave, fp_mode, isas)
 from cysoftmax._threads cimport thread_count, thread_num
 
 import os
@@ -82,7 +82,7 @@ cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
     TILES = 8               # so many tiles of sixteen rows are worked on together,
-    TILE_BYTES = 1 << 19    # as long as they stay in the L2 cache
+    TILE_BYTES = 1 << 19    # as long as all that is kept of them stays in the L2 cache
     MOST_ROWS = TILES * TILE
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TILES_BYTES = 1 << 15       # the tiles of contiguous classes should stay in the L1 cache
@@ -289,8 +289,9 @@ cdef struct Late:               # a row whose exps wait to be scaled and stored
 
 cdef struct Thread:             # what a thread keeps from one row to the next
     Line line, variance_line    # of the two outputs
-    int half                    # of its room for exps: which of the two is free
+    int half                    # of its room for exps or tiles: which of the two is free
     Late late
+    ptrdiff_t loaded            # tiles from this row on are there already, or -1
 
 
 cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
@@ -1036,23 +1037,34 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes, size = job.itemsize
     cdef int n_tiles = (g.n_rows + TILE - 1) // TILE, t, r
-    cdef char *tiles = scratch + job.e_at
-    cdef char *second = tile_of(job, tiles, n_tiles)    # logits for log_softmax, or the variance
+    cdef Thread *thread = <Thread *>scratch
+    cdef char *tiles = scratch + job.e_at + thread.half * job.half_bytes
+    cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
     cdef double[MOST_ROWS] share, logit     # of the labels; the logits are reals of either size
+    cdef bint precede = thread.loaded == g.first    # the tiles beside were this thread's
+    cdef Next next
     if job.what & (LOSS | GRAD):
         label_shares(job, g, n_tiles * TILE, share)
 
-    load_tiles(job, g, n_tiles, tiles)
+    if precede:
+        for r in range(g.n_rows):
+            g.shift[r] = real_at(job, scratch + job.largest_at, r)
+    else:
+        load_tiles(job, g, n_tiles, tiles)
+        for t in range(n_tiles):
+            k.tile_max(tile_of(job, tiles, t), n, g.shift + t * TILE)
     for t in range(n_tiles):
         r = t * TILE
-        k.tile_max(tile_of(job, tiles, t), n, g.shift + r)
         if job.what & LOG_SOFTMAX:
             memcpy(tile_of(job, second, t), tile_of(job, tiles, t), n * TILE * size)
         if job.what & LOSS:
             k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>logit + r * size)
+    next = next_tiles(job, scratch, g)
     for t in range(n_tiles):
-        tile_sums(job, g, t * TILE, tile_of(job, tiles, t))
+        if in_a_row(job, &job.x):
+            next.x = row_at(job, &job.x, min(g.first + t * TILE + job.group_rows, job.n_rows - 1))
+        tile_sums(job, g, t * TILE, tile_of(job, tiles, t), &next)
     finish_group(job, g)
 
     if job.what & LOSS:
@@ -1078,9 +1090,10 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
         if not columns(job, &job.out):
             store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scratch)
     if job.what & VARIANCE and columns(job, &job.variance):
-        store_columns(job, &job.variance, g, n_tiles, second, False)
+        store_columns(job, &job.variance, g, n_tiles, second)
     if columns(job, &job.out):
-        store_columns(job, &job.out, g, n_tiles, outputs, job.large)
+        store_columns(job, &job.out, g, n_tiles, outputs,
+                      scratch + job.edges_at if job.large else NULL, precede, thread.loaded >= 0)
 
 
 cdef inline void label_shares(const Job *job, const Group *g, int n,
@@ -1094,17 +1107,36 @@ cdef inline void label_shares(const Job *job, const Group *g, int n,
         share[r] = g.weights[r].share if r < g.n_rows else 0
 
 
-cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noexcept nogil:
+cdef inline Next next_tiles(const Job *job, char *scratch, const Group *g) noexcept nogil:
+    """What the exps of a group's tiles are to see to: rows in a row are fetched, and the columns
+    that come next copied to the other half of the thread's room. (A fetch of so many would not do:
+    columns a power of two apart all belong into the same few places of a cache.)"""
+    cdef Next next = Next(NULL, TILE, NULL, 0, 0, 0, NULL)
+    cdef Thread *thread = <Thread *>scratch
+    cdef ptrdiff_t first = g.first + job.group_rows
+    cdef int r
+    thread.loaded = -1
+    if columns(job, &job.x) and first % job.share_rows != 0 and (
+            first + job.group_rows <= job.n_rows):
+        thread.loaded = first
+        thread.half = 1 - thread.half
+        for r in range(job.group_rows):
+            put_real(job, scratch + job.largest_at, r, -INFINITY)
+        next = Next(row_at(job, &job.x, first), job.x.step // job.itemsize,
+                    scratch + job.e_at + thread.half * job.half_bytes,
+                    tile_bytes(job) // job.itemsize, job.group_rows, 0, scratch + job.largest_at)
+    return next
+
+
+cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile,
+                           Next *next) noexcept nogil:
     """sum exp(d) for each row of a tile, chunk by chunk."""
     cdef double[TILE] coarse, fine
     cdef Total total[TILE]
     cdef ptrdiff_t b
     cdef int r
-    cdef const char *next = NULL
-    if in_a_row(job, &job.x):
-        next = row_at(job, &job.x, min(g.first + begin + job.group_rows, job.n_rows - 1))
     job.kernels.tile_exp_sum(tile, min(job.n_classes, <ptrdiff_t>CHUNK), g.shift + begin, job.rate,
-                             next, TILE, g.coarse + begin, g.fine + begin)
+                             next if next.x != NULL else NULL, g.coarse + begin, g.fine + begin)
     if job.n_classes <= CHUNK:
         return
     for r in range(TILE):
@@ -1112,7 +1144,8 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile) noex
     for b in range(1, chunks(job.n_classes)):
         job.kernels.tile_exp_sum(tile + b * CHUNK * TILE * job.itemsize,
                                  min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK),
-                                 g.shift + begin, job.rate, NULL, 0, coarse, fine)
+                                 g.shift + begin, job.rate, next if next.tiles != NULL else NULL,
+                                 coarse, fine)
         for r in range(TILE):
             add(&total[r], coarse[r], fine[r])
     for r in range(TILE):
@@ -1203,11 +1236,12 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
 
 
 cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
-                        bint stream) noexcept nogil:
+                        char *edges=NULL, bint precede=False, bint follow=False) noexcept nogil:
     """Put tiles into rows that lie side by side."""
     cdef int full = g.n_rows // TILE
     job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
-                            row_at(job, rows, g.first), rows.step // job.itemsize, stream)
+                            row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
+                            follow)
     if full < n_tiles:
         store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), NULL)
 
@@ -1302,14 +1336,25 @@ cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
     cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
     cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64, tile, most
-    cdef bint second
+    cdef int second = 0
     job.e_at = at
     if tiled(job):
-        second = job.what & (LOG_SOFTMAX | VARIANCE)
         tile = tile_bytes(job)
-        most = TILE_BYTES if columns(job, &job.x) else TILES_BYTES
+        if job.what & (LOG_SOFTMAX | VARIANCE):
+            second = 1
+        most = TILE_BYTES // (2 + second) if columns(job, &job.x) else TILES_BYTES
         job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
-        at += job.tiles * (2 if second else 1) * tile
+        at += job.tiles * tile
+        if columns(job, &job.x):
+            job.half_bytes = job.tiles * tile
+            at += job.half_bytes
+        job.second_at = at
+        at += second * job.tiles * tile
+        job.largest_at = at
+        at += MOST_ROWS * job.itemsize
+        job.edges_at = at
+        if job.large and columns(job, &job.out):
+            at += job.n_classes * 64
         job.together_at = at
         if job.large and in_a_row(job, &job.out):
             at += tile + 64
@@ -1355,6 +1400,7 @@ cdef inline void begin_thread(char *scratch) noexcept nogil:
     t.line.n = t.variance_line.n = 0
     t.half = 0
     t.late.e = NULL
+    t.loaded = -1
 
 
 cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
@@ -1367,7 +1413,7 @@ cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
 
 cdef int run(Job *job, int n_threads) except -1:
     """All rows, in groups that the threads share out among themselves."""
-    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE, n_groups, g
+    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE, n_groups, share, g
     cdef char[4 * PAGE] small       # malloc takes longer than a few short rows do
     cdef ptrdiff_t n_bytes
     cdef char *scratch
@@ -1384,7 +1430,9 @@ cdef int run(Job *job, int n_threads) except -1:
     elif 1 < n_threads and job.n_rows < 64 * n_threads:
         job.group_rows = 1      # the losses of all rows are then kept
     n_groups = (job.n_rows + job.group_rows - 1) // job.group_rows
-    n_threads = <int>min(<ptrdiff_t>n_threads, n_groups)
+    n_threads = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>n_threads, n_groups))
+    share = (n_groups + n_threads - 1) // n_threads     # of a thread, one after the other
+    job.share_rows = share * job.group_rows
     n_bytes = n_threads * job.scratch_bytes + PAGE
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
@@ -1404,7 +1452,7 @@ cdef int run(Job *job, int n_threads) except -1:
         with nogil, parallel(num_threads=n_threads):
             mode = fp_enter()
             begin_thread(scratch + thread_num() * job.scratch_bytes)
-            for g in prange(n_groups, schedule="static"):
+            for g in prange(n_groups, schedule="static", chunksize=share):
                 do_group(job, scratch + thread_num() * job.scratch_bytes, g * job.group_rows)
             end_thread(job, scratch + thread_num() * job.scratch_bytes)
             fp_leave(mode)

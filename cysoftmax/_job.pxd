@@ -89,15 +89,17 @@ cdef struct Job:
     double *partial                 # hi, lo of the losses and weights of each 16 rows, or NULL
     int bad                         # set if a label was out of range
     ptrdiff_t e_at, x_at, target_at, where_at, base_at, variance_at     # where a thread's scratch
-    ptrdiff_t together_at, scratch_bytes    # has room for each; a Thread is at its beginning
+    ptrdiff_t together_at, second_at, largest_at    # has room for each; a Thread is
+    ptrdiff_t edges_at, scratch_bytes       # at its beginning
     ptrdiff_t fetch_rows            # so many rows ahead are fetched, or none
     ptrdiff_t exp_bytes             # from one row of exps to the next
-    ptrdiff_t half_bytes            # from one half of the room for exps to the other
+    ptrdiff_t half_bytes            # from one half of the room for exps or tiles to the other
     bint late                       # rows are stored while the next are worked on
     int together                    # so many rows are worked on at a time by do_rows
     bint logs_late                  # and the logarithms taken for a whole group
     int tiles                       # so many tiles of them by do_tiles; 0: none
-    int group_rows                  # so many rows are one unit of the loop over rows
+    int group_rows                  # so many rows are one unit of the loop over rows,
+    ptrdiff_t share_rows            # and so many a thread's share of it
     int n_arrays                    # there are, of the arrays above
     Weights ones                    # of a row about which no option says anything; see fill_ones
     # What is as large as it could ever have to be; only what is used of it is ever filled.

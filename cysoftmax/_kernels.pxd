@@ -10,6 +10,13 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct Line "cysoftmax_line":
         ptrdiff_t n
 
+    ctypedef struct Next "cysoftmax_next":
+        const void *x
+        ptrdiff_t stride
+        void *tiles
+        ptrdiff_t pitch, width, at
+        void *largest
+
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
         double unit
@@ -55,11 +62,11 @@ cdef extern from "kernels.h" nogil:
         void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
                            ptrdiff_t pitch) noexcept nogil
         void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
-                            ptrdiff_t stride, bint stream) noexcept nogil
+                            ptrdiff_t stride, void *edges, bint precede,
+                            bint follow) noexcept nogil
         void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                             const void *next, ptrdiff_t stride, double *coarse,
-                             double *fine) noexcept nogil
+                             Next *next, double *coarse, double *fine) noexcept nogil
         void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
         void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi,
                            double *lo) noexcept nogil

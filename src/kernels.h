@@ -40,6 +40,19 @@ typedef struct {
     ptrdiff_t n; // so many reals; 0: none
 } cysoftmax_line;
 
+// What is to be worked on after a tile. A prefetch of 16 reals at x + c * stride, for each class c;
+// or, if there is room for them, a copy of tiles that lie side by side, as tiles_load makes it, and
+// their maxima: a vec of them for each vec of exps, from where the tile before has stopped.
+typedef struct {
+    const void *x;    // the class that is next, or the first one
+    ptrdiff_t stride; // reals from one class to the next
+    void *tiles;      // where to, or NULL
+    ptrdiff_t pitch;  // reals from one tile to the next
+    ptrdiff_t width;  // reals of a class, 16 for each tile
+    ptrdiff_t at;     // so many of them have been copied already
+    void *largest;    // as many reals: what is larger in x takes their place
+} cysoftmax_next;
+
 // `real` stands for the dtype of the table, float or double.
 typedef struct {
     ptrdiff_t itemsize;
@@ -113,12 +126,15 @@ typedef struct {
        at x[c * stride + r]. A tile begins `pitch` reals after the one before it. */
     void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
                        ptrdiff_t pitch);
+    /* Past the caches, unless `edges` is NULL, which has room for 64 bytes of each class: the end
+       of a class stays there if the tiles beside these `follow`, and is taken from there if those
+       before them `precede`. */
     void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
-                        ptrdiff_t stride, int stream);
+                        ptrdiff_t stride, void *edges, int precede, int follow);
     void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
-    /* Meanwhile 16 reals at next + c * stride are fetched for each class c, unless next is NULL. */
+    /* Meanwhile `next` is seen to, unless that is NULL. */
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                         const void *next, ptrdiff_t stride, double *coarse, double *fine);
+                         cysoftmax_next *next, double *coarse, double *fine);
     /* x[r] = class y[r] of row r */
     void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x);
     /* What `terms` does for 16 rows, with the logits already picked. */

@@ -1338,7 +1338,17 @@ static void tile_store_scatters_and_writes_nothing_else(const subject *s) {
                 check_tile_store(s, l, n, n_rows);
 }
 
-// Tiles side by side, at every place in a line of 64 bytes.
+// Tiles side by side, stored all at once, or `some` at a time.
+static void store_tiles(const subject *s, const char *tiles, ptrdiff_t pitch, ptrdiff_t n,
+                        int n_tiles, int some, char *out, ptrdiff_t stride, void *edges) {
+    for (int t = 0; t < n_tiles; t += some) {
+        const int now = t + some < n_tiles ? some : n_tiles - t;
+        s->k->tiles_store(tiles + t * pitch * s->t->size, pitch, n, now,
+                          out + t * TILE * s->t->size, stride, edges, t > 0, t + now < n_tiles);
+    }
+}
+
+// At every place in a line of 64 bytes.
 static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject *s) {
     for (ptrdiff_t n = 1; n <= 5; n += 2)
         for (int n_tiles = 1; n_tiles <= 5; n_tiles++)
@@ -1346,6 +1356,7 @@ static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject 
                 const ptrdiff_t width = n_tiles * TILE, pitch = n * TILE + 3, stride = width + 5;
                 const ptrdiff_t reach = (n - 1) * stride + width;
                 void *x = reals(s, NULL, reach), *tiles = reals(s, NULL, n_tiles * pitch);
+                void *edges = reals(s, NULL, n * 64 / s->t->size);
                 uint64_t seed = (uint64_t)offset;
                 int ok = 1;
                 for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, noise(&seed));
@@ -1354,10 +1365,11 @@ static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject 
                     for (ptrdiff_t r = 0; r < width; r++)
                         ok &= get(s, x, c * stride + r) ==
                               get(s, tiles, r / TILE * pitch + c * TILE + r % TILE);
-                for (int stream = 0; stream <= 1; stream++) {
+                for (int some = 0; some <= n_tiles; some++) {
                     void *out = guarded(s, reach, offset);
                     for (ptrdiff_t i = 0; i < reach; i++) put(s, out, i, 42);
-                    s->k->tiles_store(tiles, pitch, n, n_tiles, out, stride, stream);
+                    store_tiles(s, tiles, pitch, n, n_tiles, some > 0 ? some : n_tiles, out, stride,
+                                some > 0 ? edges : NULL);
                     ok &= canaries_live(s, out, reach);
                     for (ptrdiff_t i = 0; i < reach; i++)
                         ok &= get(s, out, i) == (i % stride < width ? get(s, x, i) : 42);
@@ -1398,9 +1410,10 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     s->k->tile_max(t->tile, t->n, t->shift);
-    void *next = copy(s, t->logits, t->n * TILE);
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, next, TILE, t->coarse, t->fine);
-    CHECK(same_reals(s, next, t->logits, t->n * TILE), t->n);
+    void *fetched = copy(s, t->logits, t->n * TILE);
+    cysoftmax_next next = {.x = fetched, .stride = TILE};
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, &next, t->coarse, t->fine);
+    CHECK(same_reals(s, fetched, t->logits, t->n * TILE), t->n);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
@@ -1465,6 +1478,34 @@ static void tile_variance_writes_nothing_else(const subject *s) {
     }
 }
 
+// The sums of so many tiles are taken, and the next ones are there.
+static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
+    const ptrdiff_t n = t->n, width = n_tiles * TILE, pitch = n * TILE + 3, stride = width + 5;
+    const ptrdiff_t reach = (n - 1) * stride + width, room = n_tiles * pitch;
+    char *x = reals(s, NULL, reach);
+    void *expected = reals(s, NULL, room), *copied = reals(s, NULL, room);
+    void *largest = reals(s, NULL, width);
+    double coarse[TILE], fine[TILE], most[TILE];
+    uint64_t seed = (uint64_t)n;
+    int ok = 1;
+    for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, i % 7 == 3 ? NAN : noise(&seed));
+    for (ptrdiff_t i = 0; i < width; i++) put(s, largest, i, -INFINITY);
+    s->k->tiles_load(x, stride, n, n_tiles, expected, pitch);
+    cysoftmax_next next = {x, stride, copied, pitch, width, 0, largest};
+    for (int i = 0; i < n_tiles; i++) {
+        void *tile = copy(s, t->logits, n * TILE);
+        s->k->tile_exp_sum(tile, n, t->shift, t->rate, &next, coarse, fine);
+        ok &= same_reals(s, tile, t->tile, n * TILE);
+        for (int r = 0; r < TILE; r++)
+            ok &= same_bits(coarse[r], t->coarse[r]) && same_bits(fine[r], t->fine[r]);
+    }
+    for (int i = 0; i < n_tiles; i++) {
+        s->k->tile_max((char *)expected + i * pitch * s->t->size, n, most);
+        for (int r = 0; r < TILE; r++) ok &= get(s, largest, i * TILE + r) == most[r];
+    }
+    CHECK(ok && same_reals(s, copied, expected, room), n);
+}
+
 static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
     tile16 t;
     double rate[2];
@@ -1474,6 +1515,7 @@ static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
             make_rate(some_temperature(i), rate);
             make_tile(s, &t, length(i), broken, tempered ? rate : NULL);
             tile_sums_are_those_of_the_rows(s, &t);
+            check_next_tiles(s, &t, 1 + i % 5);
             exclude_of_several_is_that_of_each_and_passes_over_null(s, &t);
             tile_outputs_are_those_of_the_rows(s, &t);
         }
@@ -1709,7 +1751,7 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *
     void *rows[TILE], *variance = reals(s, NULL, n * TILE);
     make_tile(s, &t, n, 0, rate);
     s->k->tile_max(t.tile, n, t.shift);
-    s->k->tile_exp_sum(t.tile, n, t.shift, rate, NULL, 0, t.coarse, t.fine);
+    s->k->tile_exp_sum(t.tile, n, t.shift, rate, NULL, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
     s->k->tile_variance(t.tile, n, t.fine, t.coarse, t.coarse, t.fine, t.coarse, variance);
