@@ -15,7 +15,7 @@ cimport cython
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange
 from libc.math cimport INFINITY, NAN, frexp, isfinite, isinf, isnan, ldexp
-from libc.stdint cimport PTRDIFF_MAX, int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport PTRDIFF_MAX, int32_t, int64_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -277,6 +277,18 @@ cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, 
     if where != NULL:
         job.kernels.choose(where, place, job.n_classes, -INFINITY, spare)
         place = spare
+    return place
+
+
+cdef inline const char *load_logits(const Job *job, ptrdiff_t i, char *spare,
+                                    const unsigned char *where, double *largest) noexcept nogil:
+    """`load_row` of the logits, and the largest that takes part and is not NaN."""
+    cdef const char *place
+    if job.x.item == 2 and job.x.step == 2 and job.load_scale == 1 and where == NULL:
+        largest[0] = load_halves(job, &job.x, row_at(job, &job.x, i), spare)
+        return spare
+    place = load_row(job, &job.x, i, spare, where)
+    largest[0] = job.kernels.max(place, job.n_classes)
     return place
 
 
@@ -761,10 +773,14 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) n
 cdef inline void deliver(const Job *job, Line *line, const Rows *rows, ptrdiff_t i,
                          char *row) noexcept nogil:
     """Put a row into its place there, unless it was computed there."""
-    if not rows.direct:
+    cdef ptrdiff_t n = job.n_classes
+    if rows.item == 2 and rows.step == 2 and job.large and 2 * n >= STREAM_ROW_BYTES:
+        job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>row)
+        job.kernels.stream_short(<uint16_t *>row, n, <uint16_t *>row_at(job, rows, i), line)
+    elif not rows.direct:
         store_row(job, rows, i, row)
     elif job.stream:
-        job.kernels.stream_copy(row, job.n_classes, row_at(job, rows, i), line)
+        job.kernels.stream_copy(row, n, row_at(job, rows, i), line)
 
 
 cdef inline bint computed_apart(const Job *job, const Rows *rows) noexcept nogil:
@@ -945,12 +961,11 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
             g.y[r] = 0
         if g.skipped[r] or job.what & MASS:
             continue
-        p[r].x = load_row(job, &job.x, g.first + r, scratch + job.x_at, p[r].where)
+        p[r].x = load_logits(job, g.first + r, scratch + job.x_at, p[r].where, &g.shift[r])
         if exps == NULL and keeps_exps(job):
             exps = offset_from(scratch + job.e_at + t.half * job.half_bytes, p[r].x)
         if exps != NULL:
             p[r].e = exps + (r - begin) * job.exp_bytes
-        g.shift[r] = job.kernels.max(p[r].x, job.n_classes)
     if job.what & MASS:
         return
 
@@ -1360,8 +1375,9 @@ cdef void lay_out_scratch(Job *job) noexcept:
             at += tile + 64
         job.scratch_bytes = (at // PAGE + 1) * PAGE
         return
-    # A row's loss may wait for those of its group if its logits can be changed before that.
-    job.logs_late = (not copies_logits(job) and job.z_loss == 0
+    # A row's logarithm may wait for those of its group if nothing else but its loss needs it, and
+    # its loss if it needs no logits, which can be changed before that.
+    job.logs_late = (not (copies_logits(job) and job.what & LOGSUMEXP) and job.z_loss == 0
                      and not job.what & (LOG_SOFTMAX | STATS)
                      and (not job.what & LOSS or job.target_is == LABELS and job.smoothing == 0))
     job.together = 1

@@ -208,15 +208,15 @@ cdef inline void load_numbers(const Job *job, const Rows *rows, ptrdiff_t i,
         load_halves(job, rows, <const char *>p, into)
 
 
-cdef inline void load_halves(const Job *job, const Rows *rows, const char *place,
-                             char *into) noexcept nogil:
-    """Numbers of 16 bits, as float32. Those that do not lie side by side are first put into the
+cdef inline double load_halves(const Job *job, const Rows *rows, const char *place,
+                               char *into) noexcept nogil:
+    """Numbers of 16 bits, as float32; the largest of them is returned. Those that do not lie side by side are first put into the
     upper half of `into`: widening from there overtakes them at the very end only."""
     cdef ptrdiff_t n = job.n_classes
     if rows.step != 2:
         copy_items(place, rows.step, n, into + 2 * n, 2, 2)
         place = into + 2 * n
-    job.kernels.widen(<const uint16_t *>place, n, rows.kind == c'b', into)
+    return job.kernels.widen(<const uint16_t *>place, n, rows.kind == c'b', into)
 
 
 cdef inline void store_row(const Job *job, const Rows *rows, ptrdiff_t i,

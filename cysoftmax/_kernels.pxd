@@ -53,8 +53,10 @@ cdef extern from "kernels.h" nogil:
                        void *out) noexcept nogil
         void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
         void (*product)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
-        void (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
+        double (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
+        void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
+                             Line *line) noexcept nogil
         void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n,
                           void *tile) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,

@@ -37,7 +37,7 @@
 typedef struct {
     char reals[64];
     void *place; // where they belong
-    ptrdiff_t n; // so many reals; 0: none
+    ptrdiff_t n; // so many bytes; 0: none
 } cysoftmax_line;
 
 // What is to be worked on after a tile. A prefetch of 16 reals at x + c * stride, for each class c;
@@ -113,9 +113,12 @@ typedef struct {
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*product)(const void *a, const void *b, ptrdiff_t n, void *out);
-    /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. */
-    void (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
+    /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. widen returns what
+       max would of them. */
+    double (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
     void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
+    /* What stream_copy is for reals. */
+    void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_line *line);
 
     /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
        is `stride` reals on; all 16 must be readable, the first n_rows are written. */

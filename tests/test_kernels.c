@@ -1165,6 +1165,41 @@ static void a_part_of_short_floats_gets_the_bits_of_the_whole(const subject *s, 
     CHECK_SHORT(ok, (unsigned)n);
 }
 
+// Rows side by side, from any place in a line of 64 bytes on, and one after a gap.
+static void short_rows_are_streamed_whole_and_alone(const subject *s) {
+    enum { N_ROWS = 4, LONGEST = 70 };
+    uint16_t rows[N_ROWS * LONGEST], expected[N_ROWS * LONGEST + 1];
+    for (ptrdiff_t n = 1; s->k->stream_short && n <= LONGEST; n++)
+        for (ptrdiff_t offset = 0; offset < 32; offset++) {
+            const size_t size = (size_t)(N_ROWS * n + 1) * 2;
+            uint16_t *out = (uint16_t *)guarded(s, (offset + N_ROWS * n) / 2 + 1, 0) + offset;
+            cysoftmax_line line = {{0}, NULL, 0};
+            memcpy(expected, out, size);
+            for (ptrdiff_t i = 0; i < N_ROWS * n; i++) rows[i] = (uint16_t)(i * 40503);
+            for (ptrdiff_t r = 0; r < N_ROWS; r++) {
+                const ptrdiff_t place = r * n + (r == N_ROWS - 1);
+                memcpy(expected + place, rows + r * n, (size_t)n * 2);
+                s->k->stream_short(rows + r * n, n, out + place, &line);
+            }
+            s->k->end_line(&line);
+            CHECK(memcmp(out, expected, size) == 0 && canaries_around(out, (ptrdiff_t)size), n);
+        }
+}
+
+static void widen_finds_the_maximum(const subject *s) {
+    static float wide[MAX_N];
+    static uint16_t x[MAX_N];
+    for (int bfloat = 0; s->k->widen && bfloat < 2; bfloat++)
+        for (ptrdiff_t n = 0; n <= SHORT; n++)
+            for (int kind = 0; kind < 3; kind++) { // of any sign, all negative, no number at all
+                const uint16_t sign = kind > 0 ? 0x8000 : 0, nan = 0x7fff;
+                for (ptrdiff_t i = 0; i < n; i++)
+                    x[i] = kind == 2 || i % 5 == 3 ? nan : (uint16_t)((i + n) * 40503 | sign);
+                const double largest = s->k->widen(x, n, bfloat, wide);
+                CHECK_SHORT(largest == s->k->max(wide, n), (unsigned)n);
+            }
+}
+
 static void short_floats_of_every_length_are_stored_whole_and_alone(const subject *s) {
     for (int bfloat = 0; s->k->widen && bfloat < 2; bfloat++)
         for (ptrdiff_t n = 0; n <= SHORT; n++)
@@ -1870,6 +1905,8 @@ static void (*const TESTS[])(const subject *s) = {
     choose_takes_x_where_the_byte_is_not_zero,
     only_float32_has_numbers_of_16_bits,
     widen_is_exact_for_every_pattern,
+    widen_finds_the_maximum,
+    short_rows_are_streamed_whole_and_alone,
     narrow_brings_every_pattern_back,
     narrow_rounds_to_nearest_and_ties_to_even,
     narrow_keeps_nan_and_infinity_and_overflows_to_it,

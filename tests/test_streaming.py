@@ -66,7 +66,7 @@ def same_bits(a, b):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("n_classes", CLASSES)
 @pytest.mark.parametrize("function", [cysoftmax.softmax, cysoftmax.log_softmax])
 def test_a_large_output_has_the_bits_of_small_ones(function, n_classes, dtype, n_threads):
@@ -88,7 +88,7 @@ def test_each_instruction_set_streams_what_it_computes(isa, n_classes):
     assert untouched(out)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("n_classes", CLASSES)
 def test_a_large_gradient_has_the_bits_of_small_ones(n_classes, dtype):
     x = logits(n_classes, dtype)
@@ -161,14 +161,17 @@ def test_a_large_array_may_be_worked_on_in_place(n_classes, axis):
     same_bits(x, expected.grad)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n_classes", [10, 100, 1000])
-def test_a_large_output_with_the_classes_first_has_the_bits_of_small_ones(n_classes, dtype):
+@pytest.mark.parametrize("n_classes", [3, 10, 100, 1000, 1025])
+def test_a_large_output_with_the_classes_first_has_the_bits_of_small_ones(
+    n_classes, dtype, n_threads
+):
     n_rows = BYTES // (np.dtype(dtype).itemsize * n_classes) + 5
     x = (np.random.default_rng(1).standard_normal((n_classes, n_rows)) * 4).astype(dtype)
     labels = np.arange(n_rows) * 7 % n_classes
     out = room(n_classes, n_rows, dtype, offset=3)
-    cysoftmax.cross_entropy_grad(x, labels, axis=0, out=out, reduction="sum")
+    cysoftmax.cross_entropy_grad(x, labels, axis=0, out=out, reduction="sum", n_threads=n_threads)
     for rows in parts(n_rows):
         expected = cysoftmax.cross_entropy_grad(
             x[:, rows].copy(), labels[rows], axis=0, reduction="sum"
