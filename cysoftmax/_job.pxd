@@ -210,8 +210,9 @@ cdef inline void load_numbers(const Job *job, const Rows *rows, ptrdiff_t i,
 
 cdef inline double load_halves(const Job *job, const Rows *rows, const char *place,
                                char *into) noexcept nogil:
-    """Numbers of 16 bits, as float32; the largest of them is returned. Those that do not lie side by side are first put into the
-    upper half of `into`: widening from there overtakes them at the very end only."""
+    """Numbers of 16 bits, as float32; returns what `max` does for them. Those that do not lie side
+    by side are first put into the upper half of `into`: widening from there overtakes them at the
+    very end only."""
     cdef ptrdiff_t n = job.n_classes
     if rows.step != 2:
         copy_items(place, rows.step, n, into + 2 * n, 2, 2)
