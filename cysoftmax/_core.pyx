@@ -112,6 +112,7 @@ cdef struct Group:              # rows that are worked on together, and what eac
     ptrdiff_t[MOST_ROWS] y      # its label
     double[MOST_ROWS] shift, coarse, fine, log_total
     double[MOST_ROWS] sharp_hi, sharp_lo    # sum of share times x - shift
+    double[MOST_ROWS] even_hi, even_lo      # of class weight times x - shift, if smoothed
     double[MOST_ROWS] loss      # its loss, or its logsumexp, or 0
     double[MOST_ROWS] hi, lo    # what its exps are multiplied with
 
@@ -597,20 +598,30 @@ cdef inline void label_terms(const Job *job, Group *g, int begin, int end,
                       g.sharp_hi + begin, g.sharp_lo + begin)
 
 
-cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
-                           const char *base) noexcept nogil:
-    """s (a log(total) - sum A d) + w z lse^2 from the sum of share times x - shift. No term of it
-    is negative. x and base are looked at for smoothing only."""
+cdef inline void row_terms(Job *job, Group *g, int r, const Place *p) noexcept nogil:
+    """What the loss of row r needs of its logits; a label's term is there already."""
+    cdef Total total
+    if job.target_is != LABELS:
+        total = (loss_dot(job, p.a, p.x, g.shift[r]) if job.target_is == DISTRIBUTION
+                 else dot_of_entries(job, g.first + r, p.x, g.shift[r]))
+        g.sharp_hi[r] = total.coarse
+        g.sharp_lo[r] = total.fine
+    if weights_of(g, r).smooth != 0:
+        total = loss_dot(job, p.base, p.x, g.shift[r])
+        g.even_hi[r] = total.coarse
+        g.even_lo[r] = total.fine
+
+
+cdef inline double loss_of(const Job *job, const Group *g, int r) noexcept nogil:
+    """s (a log(total) - sum A d) + w z lse^2. No term of it is negative."""
     cdef const Weights *w = weights_of(g, r)
     cdef double hi = g.sharp_hi[r], lo = g.sharp_lo[r], loss, lse
-    cdef Total smooth
     if job.smoothing != 0:
         hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
         lo = job.keep * lo
         if w.smooth != 0:
-            smooth = loss_dot(job, base, x, g.shift[r])
-            hi += w.smooth * smooth.coarse
-            lo += w.smooth * smooth.fine
+            hi += w.smooth * g.even_hi[r]
+            lo += w.smooth * g.even_lo[r]
     if job.rate != NULL:
         hi /= job.temperature
         lo = lo / job.temperature if isfinite(hi) else 0
@@ -621,8 +632,8 @@ cdef inline double loss_of(const Job *job, const Group *g, int r, const char *x,
     return loss
 
 
-cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
-    """loss_of without smoothing for all rows that are not ignored."""
+cdef inline void take_losses(const Job *job, Group *g) noexcept nogil:
+    """loss_of for all rows that are not ignored."""
     cdef int r
     if g.weights_step == 0 and job.rate == NULL:    # the same, in a loop that becomes vectors
         for r in range(g.n_rows):
@@ -630,18 +641,7 @@ cdef inline void label_losses(const Job *job, Group *g) noexcept nogil:
         return
     for r in range(g.n_rows):
         if not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r, NULL, NULL)
-
-
-cdef inline double row_loss(Job *job, Group *g, int r, const Place *p) noexcept nogil:
-    """The loss of row r; a label's term is there already."""
-    cdef Total sharp
-    if job.target_is != LABELS:
-        sharp = (loss_dot(job, p.a, p.x, g.shift[r]) if job.target_is == DISTRIBUTION
-                 else dot_of_entries(job, g.first + r, p.x, g.shift[r]))
-        g.sharp_hi[r] = sharp.coarse
-        g.sharp_lo[r] = sharp.fine
-    return loss_of(job, g, r, p.x, p.base)
+            g.loss[r] = loss_of(job, g, r)
 
 
 cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
@@ -927,7 +927,7 @@ cdef void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
     if job.logs_late and not job.what & MASS:
         take_logs(job, g, 0, g.n_rows)
         if job.what & LOSS:
-            label_losses(job, g)
+            take_losses(job, g)
         elif job.what & LOGSUMEXP:
             take_logsumexps(job, g, 0, g.n_rows, p)
 
@@ -988,6 +988,10 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
             e[r] = p[r].e
         if job.what & LOSS:
             label_terms(job, g, begin, end, x)
+    if job.what & LOSS and job.prepared:
+        for r in range(begin, end):
+            if not g.ignored[r]:
+                row_terms(job, g, r, &p[r])
     if job.what & VARIANCE:
         for r in range(begin, end):
             if not g.skipped[r]:
@@ -997,7 +1001,7 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
 
     for r in range(begin, end):
         if job.what & LOSS and not job.logs_late and not g.ignored[r]:
-            g.loss[r] = row_loss(job, g, r, &p[r])
+            g.loss[r] = loss_of(job, g, r)
         if job.what & STATS:
             write_stats(job, g, r, &p[r])
         elif g.skipped[r]:
@@ -1087,7 +1091,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
             r = t * TILE
             k.tile_terms(<char *>logit + r * size, share + r, g.shift + r, g.sharp_hi + r,
                          g.sharp_lo + r)
-        label_losses(job, g)
+        take_losses(job, g)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
             g.loss[r] = g.shift[r] + g.log_total[r]
@@ -1375,11 +1379,10 @@ cdef void lay_out_scratch(Job *job) noexcept:
             at += tile + 64
         job.scratch_bytes = (at // PAGE + 1) * PAGE
         return
-    # A row's logarithm may wait for those of its group if nothing else but its loss needs it, and
-    # its loss if it needs no logits, which can be changed before that.
-    job.logs_late = (not (copies_logits(job) and job.what & LOGSUMEXP) and job.z_loss == 0
-                     and not job.what & (LOG_SOFTMAX | STATS)
-                     and (not job.what & LOSS or job.target_is == LABELS and job.smoothing == 0))
+    # A row's logarithm may wait for those of its group if nothing else but its loss needs it; or
+    # its logsumexp, which may look at the logits again.
+    job.logs_late = (job.z_loss == 0 and not job.what & (LOG_SOFTMAX | STATS)
+                     and not (job.what & LOGSUMEXP and copies_logits(job)))
     job.together = 1
     job.exp_bytes = (size + 63) // 64 * 64
     if job.what & MASS or (
@@ -1571,7 +1574,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         if job.what & LOGSUMEXP:
             g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
         elif job.what & LOSS and not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r, NULL, NULL)
+            g.loss[r] = loss_of(job, g, r)
         keep_numbers(job, i, g.loss[r], weights_of(g, r).weight)
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
