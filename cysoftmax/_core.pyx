@@ -26,7 +26,7 @@ from cysoftmax._job cimport (
     load_numbers, put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
-    CHUNK, TILE, Isa, Kernels, Line, Next, cache_size, fp_enter, fp_leave, fp_mode, isas)
+    CHUNK, TILE, TILES, Isa, Kernels, Line, Next, cache_size, fp_enter, fp_leave, fp_mode, isas)
 from cysoftmax._threads cimport thread_count, thread_num
 
 import os
@@ -81,9 +81,8 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
-    TILES = 8               # so many tiles of sixteen rows are worked on together,
-    TILE_BYTES = 1 << 19    # as long as all that is kept of them stays in the L2 cache
-    MOST_ROWS = TILES * TILE
+    MOST_ROWS = TILES * TILE    # so many are worked on together, sixteen to a tile,
+    TILE_BYTES = 1 << 19        # as long as all that is kept of them stays in the L2 cache
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TILES_BYTES = 1 << 15       # the tiles of contiguous classes should stay in the L1 cache
     TOGETHER_BYTES = 1 << 14    # and so should sixteen rows of exps
@@ -1071,8 +1070,6 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
             g.shift[r] = real_at(job, scratch + job.largest_at, r)
     else:
         load_tiles(job, g, n_tiles, tiles)
-        for t in range(n_tiles):
-            k.tile_max(tile_of(job, tiles, t), n, g.shift + t * TILE)
     for t in range(n_tiles):
         r = t * TILE
         if job.what & LOG_SOFTMAX:
@@ -1104,14 +1101,15 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
         if job.what & VARIANCE:
             tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
             if not columns(job, &job.variance):
-                store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), NULL)
+                store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), False, NULL)
         write_tile(job, g, t * TILE, tile_of(job, outputs, t))
         if not columns(job, &job.out):
-            store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scratch)
+            store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scaled_late(job),
+                       scratch)
     if job.what & VARIANCE and columns(job, &job.variance):
-        store_columns(job, &job.variance, g, n_tiles, second)
+        store_columns(job, &job.variance, g, n_tiles, second, False)
     if columns(job, &job.out):
-        store_columns(job, &job.out, g, n_tiles, outputs,
+        store_columns(job, &job.out, g, n_tiles, outputs, scaled_late(job),
                       scratch + job.edges_at if job.large else NULL, precede, thread.loaded >= 0)
 
 
@@ -1173,18 +1171,19 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile,
         g.fine[begin + r] = total[r].fine
 
 
-cdef inline void load_tiles(const Job *job, const Group *g, int n_tiles,
-                            char *tiles) noexcept nogil:
+cdef inline void load_tiles(const Job *job, Group *g, int n_tiles, char *tiles) noexcept nogil:
+    """The logits, and the largest of each row."""
     cdef bint beside = columns(job, &job.x)
     cdef int full = g.n_rows // TILE, t
     cdef const char *x[TILE]
     if beside:
         job.kernels.tiles_load(row_at(job, &job.x, g.first), job.x.step // job.itemsize,
-                               job.n_classes, full, tiles, tile_bytes(job) // job.itemsize)
+                               job.n_classes, full, tiles, tile_bytes(job) // job.itemsize,
+                               g.shift)
     for t in range(full if beside else 0, n_tiles):
         rows_of(job, &job.x, g, t * TILE, x)
         job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes,
-                              tile_of(job, tiles, t))
+                              tile_of(job, tiles, t), g.shift + t * TILE)
 
 
 cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int begin,
@@ -1201,9 +1200,15 @@ cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int b
             place[r] = row_at(job, rows, g.first + begin + (r if begin + r < g.n_rows else 0))
 
 
+cdef inline bint scaled_late(const Job *job) noexcept nogil:
+    """Whether exps are scaled on their way from the tiles: nothing comes after that."""
+    return scales_only(job) and not job.weighted
+
+
 cdef inline void write_tile(const Job *job, const Group *g, int begin,
                             char *tile) noexcept nogil:
-    """The output of the rows of a tile, in place of their exps or logits."""
+    """The output of the rows of a tile, in place of their exps or logits, but for the scaling if
+    it is late."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes
     cdef char[TILE] excluded
@@ -1216,7 +1221,8 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin,
             for r in range(n_rows if g.weights_step != 0 else 0):
                 excluded[r] = g.weights[begin + r].share >= g.weights[begin + r].half
             k.tile_exclude(tile, g.y + begin, excluded, g.coarse + begin, g.fine + begin)
-        k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
+        if not scaled_late(job):
+            k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
     if job.what & GRAD and leaves_more(job):
         for r in range(n_rows):
             subtract_label(job, g, begin + r,
@@ -1235,8 +1241,8 @@ cdef inline void clear_skipped(const Job *job, const Group *g, int begin,
 
 
 cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin, char *tile,
-                     char *scratch) noexcept nogil:
-    """With `scratch`, large outputs are streamed: rows in a row are first put together there, to
+                     bint scaled, char *scratch) noexcept nogil:
+    """Put a tile into its rows, to be `scaled` on the way or as it is. With `scratch`, large outputs are streamed: rows in a row are first put together there, to
     lie in lines of the cache as the output does."""
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
     cdef ptrdiff_t away = 0
@@ -1248,21 +1254,22 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
         away -= <uintptr_t>place[0]
         for r in range(TILE):
             place[r] += away
-    job.kernels.tile_store(tile, job.n_classes, <void **>place, rows.step // job.itemsize, n_rows)
+    job.kernels.tile_store(tile, job.n_classes, g.hi + begin if scaled else NULL, g.lo + begin,
+                           <void **>place, rows.step // job.itemsize, n_rows)
     if together:
         job.kernels.stream_copy(place[0], n_rows * job.n_classes, place[0] - away,
                                 &(<Thread *>scratch).line)
 
 
 cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
-                        char *edges=NULL, bint precede=False, bint follow=False) noexcept nogil:
+                        bint scaled, char *edges=NULL, bint precede=False, bint follow=False) noexcept nogil:
     """Put tiles into rows that lie side by side."""
     cdef int full = g.n_rows // TILE
     job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
-                            row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
+                            g.hi if scaled else NULL, g.lo, row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
                             follow)
     if full < n_tiles:
-        store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), NULL)
+        store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), scaled, NULL)
 
 
 cdef inline void tile_variance(const Job *job, const Group *g, int begin, const char *tile,

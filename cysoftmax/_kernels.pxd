@@ -6,6 +6,7 @@ cdef extern from "kernels.h" nogil:
     enum:
         CHUNK "CYSOFTMAX_CHUNK"
         TILE "CYSOFTMAX_TILE"
+        TILES "CYSOFTMAX_TILES"
 
     ctypedef struct Line "cysoftmax_line":
         ptrdiff_t n
@@ -57,16 +58,15 @@ cdef extern from "kernels.h" nogil:
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
                              Line *line) noexcept nogil
-        void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n,
-                          void *tile) noexcept nogil
-        void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
-                           int n_rows) noexcept nogil
+        void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
+                          double *largest) noexcept nogil
+        void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
+                           void *const *rows, ptrdiff_t stride, int n_rows) noexcept nogil
         void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
-                           ptrdiff_t pitch) noexcept nogil
-        void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
-                            ptrdiff_t stride, void *edges, bint precede,
-                            bint follow) noexcept nogil
-        void (*tile_max)(const void *tile, ptrdiff_t n, double *shift) noexcept nogil
+                           ptrdiff_t pitch, double *largest) noexcept nogil
+        void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
+                            const double *hi, const double *lo, void *x, ptrdiff_t stride,
+                            void *edges, bint precede, bint follow) noexcept nogil
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                              Next *next, double *coarse, double *fine) noexcept nogil
         void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil

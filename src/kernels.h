@@ -30,6 +30,8 @@
 #define CYSOFTMAX_CHUNK 1024
 // Rows in a tile, which holds their logits class by class: tile[c * 16 + row].
 #define CYSOFTMAX_TILE 16
+// tiles_load and tiles_store take at most so many of them.
+#define CYSOFTMAX_TILES 8
 
 // The beginning of a vec of which the rest is in the next row: it waits for that, so that whole
 // vecs are streamed, and with AVX-512 whole lines of the cache. A part of one would have to be
@@ -121,20 +123,22 @@ typedef struct {
     void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_line *line);
 
     /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
-       is `stride` reals on; all 16 must be readable, the first n_rows are written. */
-    void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile);
-    void (*tile_store)(const void *tile, ptrdiff_t n, void *const *rows, ptrdiff_t stride,
-                       int n_rows);
+       is `stride` reals on; all 16 must be readable, the first n_rows are written. `largest` is
+       what max says of each; what is stored is first scaled, unless hi is NULL. */
+    void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
+                      double *largest);
+    void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
+                       void *const *rows, ptrdiff_t stride, int n_rows);
     /* The same for n_tiles of 16 rows, all of which lie side by side from x on: class c of row r
        at x[c * stride + r]. A tile begins `pitch` reals after the one before it. */
     void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
-                       ptrdiff_t pitch);
+                       ptrdiff_t pitch, double *largest);
     /* Past the caches, unless `edges` is NULL, which has room for 64 bytes of each class: the end
        of a class stays there if the tiles beside these `follow`, and is taken from there if those
        before them `precede`. */
-    void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles, void *x,
-                        ptrdiff_t stride, void *edges, int precede, int follow);
-    void (*tile_max)(const void *tile, ptrdiff_t n, double *shift);
+    void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
+                        const double *hi, const double *lo, void *x, ptrdiff_t stride, void *edges,
+                        int precede, int follow);
     /* Meanwhile `next` is seen to, unless that is NULL. */
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
                          cysoftmax_next *next, double *coarse, double *fine);

@@ -1333,6 +1333,7 @@ static void *lay_out(const subject *s, int layout, ptrdiff_t n, void **rows, ptr
 }
 
 static void tile_load_gathers_every_layout(const subject *s) {
+    double largest[TILE];
     void *rows[TILE];
     ptrdiff_t reach;
     for (int l = 0; l < COUNT(LAYOUTS); l++)
@@ -1340,28 +1341,51 @@ static void tile_load_gathers_every_layout(const subject *s) {
             int ok = 1;
             void *tile = guarded(s, n * TILE, 0);
             lay_out(s, l, n, rows, &reach);
-            s->k->tile_load((const void *const *)rows, LAYOUTS[l].stride, n, tile);
-            for (ptrdiff_t c = 0; c < n; c++)
-                for (int r = 0; r < TILE; r++)
-                    ok &= get(s, tile, c * TILE + r) == get(s, rows[r], c * LAYOUTS[l].stride);
+            s->k->tile_load((const void *const *)rows, LAYOUTS[l].stride, n, tile, largest);
+            for (int r = 0; r < TILE; r++) {
+                double most = -HUGE_VAL;
+                for (ptrdiff_t c = 0; c < n; c++) {
+                    const double x = get(s, rows[r], c * LAYOUTS[l].stride);
+                    ok &= get(s, tile, c * TILE + r) == x;
+                    most = max(most, x);
+                }
+                ok &= largest[r] == most;
+            }
             check(s, ok && canaries_live(s, tile, n * TILE), __func__, "%s, n = %td",
                   LAYOUTS[l].name, n);
         }
 }
 
-static void check_tile_store(const subject *s, int layout, ptrdiff_t n, int n_rows) {
+// What rows are scaled with: another factor for each.
+typedef struct {
+    double hi[CYSOFTMAX_TILES * TILE], lo[CYSOFTMAX_TILES * TILE];
+} row_factors;
+
+static const row_factors *some_factors(void) {
+    static row_factors f;
+    for (int r = 0; r < COUNT(f.hi); r++) {
+        f.hi[r] = 0.01 + r / 7.0;
+        f.lo[r] = f.hi[r] * 0x1p-55;
+    }
+    return &f;
+}
+
+static void check_tile_store(const subject *s, int layout, ptrdiff_t n, int n_rows, int scaled) {
     const ptrdiff_t stride = LAYOUTS[layout].stride;
+    const row_factors *f = some_factors();
     void *rows[TILE], *tile = reals(s, NULL, n * TILE);
     ptrdiff_t reach;
     uint64_t seed = 7;
     for (ptrdiff_t i = 0; i < n * TILE; i++) put(s, tile, i, noise(&seed));
     void *memory = lay_out(s, layout, n, rows, &reach), *before = copy(s, memory, reach);
+    void *stored = copy(s, tile, n * TILE);
+    if (scaled) s->k->tile_scale(stored, n, f->hi, f->lo);
     for (int r = 0; r < n_rows; r++)
-        for (ptrdiff_t c = 0; c < n; c++) put(s, rows[r], c * stride, get(s, tile, c * TILE + r));
+        for (ptrdiff_t c = 0; c < n; c++) put(s, rows[r], c * stride, get(s, stored, c * TILE + r));
     void *expected = copy(s, memory, reach);
     memcpy(memory, before, (size_t)(reach * s->t->size));
     for (int r = n_rows; r < TILE; r++) rows[r] = rows[0];
-    s->k->tile_store(tile, n, rows, stride, n_rows);
+    s->k->tile_store(tile, n, scaled ? f->hi : NULL, f->lo, rows, stride, n_rows);
     check(s, same_reals(s, memory, expected, reach), "tile_store_scatters_and_writes_nothing_else",
           "%s, n = %td, %d rows", LAYOUTS[layout].name, n, n_rows);
 }
@@ -1370,15 +1394,19 @@ static void tile_store_scatters_and_writes_nothing_else(const subject *s) {
     for (int l = 0; l < COUNT(LAYOUTS); l++)
         for (ptrdiff_t n = 1; n <= SHORT && LAYOUTS[l].disjoint; n++)
             for (int n_rows = 1; n_rows <= TILE; n_rows += n > 20 && n_rows < 15 ? 7 : 1, release())
-                check_tile_store(s, l, n, n_rows);
+                for (int scaled = 0; scaled < 2; scaled++)
+                    check_tile_store(s, l, n, n_rows, scaled);
 }
 
 // Tiles side by side, stored all at once, or `some` at a time.
 static void store_tiles(const subject *s, const char *tiles, ptrdiff_t pitch, ptrdiff_t n,
-                        int n_tiles, int some, char *out, ptrdiff_t stride, void *edges) {
+                        int n_tiles, int some, int scaled, char *out, ptrdiff_t stride,
+                        void *edges) {
+    const row_factors *f = some_factors();
     for (int t = 0; t < n_tiles; t += some) {
         const int now = t + some < n_tiles ? some : n_tiles - t;
         s->k->tiles_store(tiles + t * pitch * s->t->size, pitch, n, now,
+                          scaled ? f->hi + t * TILE : NULL, f->lo + t * TILE,
                           out + t * TILE * s->t->size, stride, edges, t > 0, t + now < n_tiles);
     }
 }
@@ -1392,22 +1420,32 @@ static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject 
                 const ptrdiff_t reach = (n - 1) * stride + width;
                 void *x = reals(s, NULL, reach), *tiles = reals(s, NULL, n_tiles * pitch);
                 void *edges = reals(s, NULL, n * 64 / s->t->size);
+                double largest[CYSOFTMAX_TILES * TILE];
                 uint64_t seed = (uint64_t)offset;
                 int ok = 1;
                 for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, noise(&seed));
-                s->k->tiles_load(x, stride, n, n_tiles, tiles, pitch);
+                s->k->tiles_load(x, stride, n, n_tiles, tiles, pitch, largest);
                 for (ptrdiff_t c = 0; c < n; c++)
                     for (ptrdiff_t r = 0; r < width; r++)
                         ok &= get(s, x, c * stride + r) ==
                               get(s, tiles, r / TILE * pitch + c * TILE + r % TILE);
-                for (int some = 0; some <= n_tiles; some++) {
+                char *stored = copy(s, tiles, n_tiles * pitch);
+                for (int i = 0; i <= 2 * n_tiles + 1; i++) {
+                    const int scaled = i > n_tiles, some = i % (n_tiles + 1);
                     void *out = guarded(s, reach, offset);
-                    for (ptrdiff_t i = 0; i < reach; i++) put(s, out, i, 42);
-                    store_tiles(s, tiles, pitch, n, n_tiles, some > 0 ? some : n_tiles, out, stride,
-                                some > 0 ? edges : NULL);
+                    for (int t = 0; t < n_tiles && i == n_tiles + 1; t++)
+                        s->k->tile_scale(stored + t * pitch * s->t->size, n,
+                                         some_factors()->hi + t * TILE,
+                                         some_factors()->lo + t * TILE);
+                    for (ptrdiff_t j = 0; j < reach; j++) put(s, out, j, 42);
+                    store_tiles(s, tiles, pitch, n, n_tiles, some > 0 ? some : n_tiles, scaled, out,
+                                stride, some > 0 ? edges : NULL);
                     ok &= canaries_live(s, out, reach);
-                    for (ptrdiff_t i = 0; i < reach; i++)
-                        ok &= get(s, out, i) == (i % stride < width ? get(s, x, i) : 42);
+                    for (ptrdiff_t j = 0; j < reach; j++) {
+                        const ptrdiff_t c = j / stride, r = j % stride;
+                        const ptrdiff_t place = r / TILE * pitch + c * TILE + r % TILE;
+                        ok &= get(s, out, j) == (r < width ? get(s, stored, place) : 42);
+                    }
                 }
                 CHECK(ok, n);
             }
@@ -1431,7 +1469,7 @@ static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken, cons
         t->rows[r] = reals(s, x, n);
     }
     t->tile = guarded(s, n * TILE, 0);
-    s->k->tile_load((const void *const *)t->rows, 1, n, t->tile);
+    s->k->tile_load((const void *const *)t->rows, 1, n, t->tile, t->shift);
     t->logits = copy(s, t->tile, n * TILE);
 }
 
@@ -1444,7 +1482,6 @@ static int row_of_tile_is(const subject *s, const void *tile, int r, const void 
 static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
-    s->k->tile_max(t->tile, t->n, t->shift);
     void *fetched = copy(s, t->logits, t->n * TILE);
     cysoftmax_next next = {.x = fetched, .stride = TILE};
     s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, &next, t->coarse, t->fine);
@@ -1520,12 +1557,12 @@ static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
     char *x = reals(s, NULL, reach);
     void *expected = reals(s, NULL, room), *copied = reals(s, NULL, room);
     void *largest = reals(s, NULL, width);
-    double coarse[TILE], fine[TILE], most[TILE];
+    double coarse[TILE], fine[TILE], loaded[CYSOFTMAX_TILES * TILE];
     uint64_t seed = (uint64_t)n;
     int ok = 1;
     for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, i % 7 == 3 ? NAN : noise(&seed));
     for (ptrdiff_t i = 0; i < width; i++) put(s, largest, i, -INFINITY);
-    s->k->tiles_load(x, stride, n, n_tiles, expected, pitch);
+    s->k->tiles_load(x, stride, n, n_tiles, expected, pitch, loaded);
     cysoftmax_next next = {x, stride, copied, pitch, width, 0, largest};
     for (int i = 0; i < n_tiles; i++) {
         void *tile = copy(s, t->logits, n * TILE);
@@ -1534,9 +1571,11 @@ static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
         for (int r = 0; r < TILE; r++)
             ok &= same_bits(coarse[r], t->coarse[r]) && same_bits(fine[r], t->fine[r]);
     }
-    for (int i = 0; i < n_tiles; i++) {
-        s->k->tile_max((char *)expected + i * pitch * s->t->size, n, most);
-        for (int r = 0; r < TILE; r++) ok &= get(s, largest, i * TILE + r) == most[r];
+    for (ptrdiff_t i = 0; i < width; i++) {
+        double most = -HUGE_VAL;
+        for (ptrdiff_t c = 0; c < n; c++)
+            if (get(s, x, c * stride + i) > most) most = get(s, x, c * stride + i);
+        ok &= get(s, largest, i) == most && loaded[i] == most;
     }
     CHECK(ok && same_reals(s, copied, expected, room), n);
 }
@@ -1785,7 +1824,6 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *
     tile16 t;
     void *rows[TILE], *variance = reals(s, NULL, n * TILE);
     make_tile(s, &t, n, 0, rate);
-    s->k->tile_max(t.tile, n, t.shift);
     s->k->tile_exp_sum(t.tile, n, t.shift, rate, NULL, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
@@ -1794,7 +1832,7 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *
     s->k->tile_scale(t.tile, n, t.coarse, t.fine);
     s->k->tile_log(t.logits, n, t.shift, rate, t.coarse);
     for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
-    s->k->tile_store(t.tile, n, rows, 1, TILE);
+    s->k->tile_store(t.tile, n, NULL, NULL, rows, 1, TILE);
     for (int r = 0; r < TILE; r++) hash_reals(s, h, rows[r], n);
     hash_reals(s, h, t.logits, n * TILE);
 }
