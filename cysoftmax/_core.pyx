@@ -22,7 +22,7 @@ from libc.string cimport memcpy, memset
 from cysoftmax._job cimport (
     BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, GRAD, IGNORED_LABEL, LABELS, LOG_SOFTMAX,
     LOGSUMEXP, LOSS, MASS, SOFTMAX, SPARSE, STATS, VARIANCE, VJP, Job,
-    Rows, Total, Weights, add, copy_items, expect, fill_row, finish, load_halves,
+    Rows, Total, Weights, add, copy_items, expect, fill_row, finish, in_line, load_halves,
     load_numbers, put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
@@ -304,6 +304,7 @@ cdef struct Thread:             # what a thread keeps from one row to the next
     int half                    # of its room for exps or tiles: which of the two is free
     Late late
     ptrdiff_t loaded            # tiles from this row on are there already, or -1
+    ptrdiff_t edge              # the ends of columns that wait end at this row, or -1
 
 
 cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
@@ -1039,8 +1040,8 @@ cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
 
 
 cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
-    """Whether the rows lie side by side, each class of many of them in one piece."""
-    return job.ndim == 1 and rows.outer[0] == job.itemsize and rows.step != job.itemsize
+    """Whether rows in line lie side by side, each class of many of them in one piece."""
+    return rows.outer[job.ndim - 1] == job.itemsize and rows.step != job.itemsize
 
 
 cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
@@ -1060,16 +1061,12 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
     cdef double[MOST_ROWS] share, logit     # of the labels; the logits are reals of either size
-    cdef bint precede = thread.loaded == g.first    # the tiles beside were this thread's
+    cdef bint line = in_line(job, g.first, g.n_rows)
     cdef Next next
     if job.what & (LOSS | GRAD):
         label_shares(job, g, n_tiles * TILE, share)
 
-    if precede:
-        for r in range(g.n_rows):
-            g.shift[r] = real_at(job, scratch + job.largest_at, r)
-    else:
-        load_tiles(job, g, n_tiles, tiles)
+    load_tiles(job, scratch, g, n_tiles, tiles)
     for t in range(n_tiles):
         r = t * TILE
         if job.what & LOG_SOFTMAX:
@@ -1100,17 +1097,16 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     for t in range(n_tiles):
         if job.what & VARIANCE:
             tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
-            if not columns(job, &job.variance):
+            if not (line and columns(job, &job.variance)):
                 store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), False, NULL)
         write_tile(job, g, t * TILE, tile_of(job, outputs, t))
-        if not columns(job, &job.out):
+        if not (line and columns(job, &job.out)):
             store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scaled_late(job),
                        scratch)
-    if job.what & VARIANCE and columns(job, &job.variance):
-        store_columns(job, &job.variance, g, n_tiles, second, False)
-    if columns(job, &job.out):
-        store_columns(job, &job.out, g, n_tiles, outputs, scaled_late(job),
-                      scratch + job.edges_at if job.large else NULL, precede, thread.loaded >= 0)
+    if job.what & VARIANCE and line and columns(job, &job.variance):
+        store_columns(job, &job.variance, g, n_tiles, second, False, NULL)
+    if line and columns(job, &job.out):
+        store_columns(job, &job.out, g, n_tiles, outputs, scaled_late(job), scratch)
 
 
 cdef inline void label_shares(const Job *job, const Group *g, int n,
@@ -1133,8 +1129,8 @@ cdef inline Next next_tiles(const Job *job, char *scratch, const Group *g) noexc
     cdef ptrdiff_t first = g.first + job.group_rows
     cdef int r
     thread.loaded = -1
-    if columns(job, &job.x) and first % job.share_rows != 0 and (
-            first + job.group_rows <= job.n_rows):
+    if (columns(job, &job.x) and first % job.share_rows != 0
+            and first + job.group_rows <= job.n_rows and in_line(job, first, job.group_rows)):
         thread.loaded = first
         thread.half = 1 - thread.half
         for r in range(job.group_rows):
@@ -1171,11 +1167,16 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile,
         g.fine[begin + r] = total[r].fine
 
 
-cdef inline void load_tiles(const Job *job, Group *g, int n_tiles, char *tiles) noexcept nogil:
-    """The logits, and the largest of each row."""
-    cdef bint beside = columns(job, &job.x)
-    cdef int full = g.n_rows // TILE, t
+cdef inline void load_tiles(const Job *job, char *scratch, Group *g, int n_tiles,
+                            char *tiles) noexcept nogil:
+    """The logits, and the largest of each row, unless they are there already."""
+    cdef bint beside = in_line(job, g.first, g.n_rows) and columns(job, &job.x)
+    cdef int full = g.n_rows // TILE, t, r
     cdef const char *x[TILE]
+    if (<Thread *>scratch).loaded == g.first:
+        for r in range(g.n_rows):
+            g.shift[r] = real_at(job, scratch + job.largest_at, r)
+        return
     if beside:
         job.kernels.tiles_load(row_at(job, &job.x, g.first), job.x.step // job.itemsize,
                                job.n_classes, full, tiles, tile_bytes(job) // job.itemsize,
@@ -1190,9 +1191,9 @@ cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int b
                          const char **place) noexcept nogil:
     """Where the rows of a tile begin; one that is not full is filled up with its first row."""
     cdef const char *first = row_at(job, rows, g.first + begin)
-    cdef ptrdiff_t step = rows.outer[0]
+    cdef ptrdiff_t step = rows.outer[job.ndim - 1]
     cdef int r
-    if job.ndim == 1 and g.n_rows - begin >= TILE:
+    if g.n_rows - begin >= TILE and in_line(job, g.first + begin, TILE):
         for r in range(TILE):
             place[r] = first + r * step
     else:
@@ -1262,9 +1263,18 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
 
 
 cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_tiles, char *tiles,
-                        bint scaled, char *edges=NULL, bint precede=False, bint follow=False) noexcept nogil:
-    """Put tiles into rows that lie side by side."""
+                        bint scaled, char *scratch) noexcept nogil:
+    """Put tiles into rows that lie side by side. With `scratch`, large outputs are streamed: ends
+    of lines that the next group will have the rest of wait there for it."""
+    cdef Thread *thread = <Thread *>scratch
+    cdef char *edges = NULL
+    cdef bint precede = False, follow = False
     cdef int full = g.n_rows // TILE
+    if scratch != NULL and job.large:
+        edges = scratch + job.edges_at
+        precede = thread.edge == g.first
+        follow = thread.loaded >= 0 and in_line(job, thread.loaded - 1, 2)
+        thread.edge = thread.loaded if follow else -1
     job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
                             g.hi if scaled else NULL, g.lo, row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
                             follow)
@@ -1426,7 +1436,7 @@ cdef inline void begin_thread(char *scratch) noexcept nogil:
     t.line.n = t.variance_line.n = 0
     t.half = 0
     t.late.e = NULL
-    t.loaded = -1
+    t.loaded = t.edge = -1
 
 
 cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:

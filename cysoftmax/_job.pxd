@@ -145,6 +145,11 @@ cdef inline char *row_among_axes(const Job *job, const Rows *rows, ptrdiff_t i) 
     return place + i * rows.outer[0]
 
 
+cdef inline bint in_line(const Job *job, ptrdiff_t first, ptrdiff_t n) noexcept nogil:
+    """Whether n rows from there on lie along one axis, each as far from the next."""
+    return job.ndim == 1 or first % job.shape[job.ndim - 1] + n <= job.shape[job.ndim - 1]
+
+
 # ---------------------------------------------------------------- rows of numbers
 
 cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *target,
@@ -281,13 +286,14 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
     cdef const char *place = row_at(job, &job.target, first)
-    cdef ptrdiff_t step = job.target.outer[0]
+    cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
+    cdef bint line = in_line(job, first, n)
     cdef int r
-    if sizeof(integer) == sizeof(y[0]) and job.ndim == 1 and step == <ptrdiff_t>sizeof(y[0]):
+    if sizeof(integer) == sizeof(y[0]) and line and step == <ptrdiff_t>sizeof(y[0]):
         memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
     else:
         for r in range(n):
-            if job.ndim > 1:
+            if not line:
                 place = row_at(job, &job.target, first + r)
             y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
             place += step

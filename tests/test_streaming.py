@@ -178,3 +178,26 @@ def test_a_large_output_with_the_classes_first_has_the_bits_of_small_ones(
         )
         same_bits(np.ascontiguousarray(out[:, rows]), expected)
     assert untouched(out)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("n_classes", "pixels"), [(3, 64), (10, 50), (21, 6000), (70, 784), (300, 129)]
+)
+def test_a_large_batch_of_images_has_the_bits_of_its_pixels(n_classes, pixels, dtype, n_threads):
+    n_images = BYTES // (np.dtype(dtype).itemsize * n_classes * pixels) + 1
+    size = n_classes * pixels
+    x = logits(size, dtype, offset=1)[:n_images].reshape(-1, n_classes, pixels)
+    labels = np.arange(len(x) * pixels).reshape(-1, pixels) * 7 % n_classes
+    out = room(len(x), size, dtype, offset=3)
+    options = {"reduction": "sum", "n_threads": n_threads}
+    loss, _ = cysoftmax.cross_entropy_with_grad(
+        x, labels, axis=1, out=out.reshape(x.shape), **options
+    )
+    rows = np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(-1, n_classes)
+    expected, grad = cysoftmax.cross_entropy_with_grad(rows, labels.ravel(), **options)
+    assert loss == expected
+    grad = np.moveaxis(grad.reshape(len(x), pixels, n_classes), -1, 1)
+    same_bits(out.reshape(x.shape), np.ascontiguousarray(grad))
+    assert untouched(out)
