@@ -1243,8 +1243,9 @@ cdef inline void clear_skipped(const Job *job, const Group *g, int begin,
 
 cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin, char *tile,
                      bint scaled, char *scratch) noexcept nogil:
-    """Put a tile into its rows, to be `scaled` on the way or as it is. With `scratch`, large outputs are streamed: rows in a row are first put together there, to
-    lie in lines of the cache as the output does."""
+    """Put a tile into its rows, `scaled` on the way or as it is. With `scratch`, large outputs are
+    streamed: rows in a row are first put together there, to lie in lines of the cache as the
+    output does."""
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
     cdef ptrdiff_t away = 0
     cdef int n_rows = min(TILE, g.n_rows - begin), r
@@ -1276,8 +1277,8 @@ cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_
         follow = thread.loaded >= 0 and in_line(job, thread.loaded - 1, 2)
         thread.edge = thread.loaded if follow else -1
     job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
-                            g.hi if scaled else NULL, g.lo, row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
-                            follow)
+                            g.hi if scaled else NULL, g.lo, row_at(job, rows, g.first),
+                            rows.step // job.itemsize, edges, precede, follow)
     if full < n_tiles:
         store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), scaled, NULL)
 
