@@ -1060,7 +1060,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef char *tiles = scratch + job.e_at + thread.half * job.half_bytes
     cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
-    cdef double[MOST_ROWS] share, logit     # of the labels; the logits are reals of either size
+    cdef double[MOST_ROWS] share, picked    # of the labels; what is picked are reals
     cdef bint line = in_line(job, g.first, g.n_rows)
     cdef Next next
     if job.what & (LOSS | GRAD):
@@ -1072,7 +1072,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
         if job.what & LOG_SOFTMAX:
             memcpy(tile_of(job, second, t), tile_of(job, tiles, t), n * TILE * size)
         if job.what & LOSS:
-            k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>logit + r * size)
+            k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>picked + r * size)
     next = next_tiles(job, scratch, g)
     for t in range(n_tiles):
         if in_a_row(job, &job.x):
@@ -1083,7 +1083,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     if job.what & LOSS:
         for t in range(n_tiles):
             r = t * TILE
-            k.tile_terms(<char *>logit + r * size, share + r, g.shift + r, g.sharp_hi + r,
+            k.tile_terms(<char *>picked + r * size, share + r, g.shift + r, g.sharp_hi + r,
                          g.sharp_lo + r)
         take_losses(job, g)
     elif job.what & LOGSUMEXP:
@@ -1094,15 +1094,17 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
                                          g.shift[r], g.log_total[r])
     if job.out.data == NULL:
         return
+    for t in range(n_tiles if job.what & GRAD else 0):  # long before they are needed
+        k.tile_pick(tile_of(job, tiles, t), g.y + t * TILE, <char *>picked + t * TILE * size)
     for t in range(n_tiles):
+        r = t * TILE
         if job.what & VARIANCE:
-            tile_variance(job, g, t * TILE, tile_of(job, tiles, t), tile_of(job, second, t))
+            tile_variance(job, g, r, tile_of(job, tiles, t), tile_of(job, second, t))
             if not (line and columns(job, &job.variance)):
-                store_tile(job, &job.variance, g, t * TILE, tile_of(job, second, t), False, NULL)
-        write_tile(job, g, t * TILE, tile_of(job, outputs, t))
+                store_tile(job, &job.variance, g, r, tile_of(job, second, t), False, NULL)
+        write_tile(job, g, r, <char *>picked + r * size, tile_of(job, outputs, t))
         if not (line and columns(job, &job.out)):
-            store_tile(job, &job.out, g, t * TILE, tile_of(job, outputs, t), scaled_late(job),
-                       scratch)
+            store_tile(job, &job.out, g, r, tile_of(job, outputs, t), scaled_late(job), scratch)
     if job.what & VARIANCE and line and columns(job, &job.variance):
         store_columns(job, &job.variance, g, n_tiles, second, False, NULL)
     if line and columns(job, &job.out):
@@ -1206,10 +1208,10 @@ cdef inline bint scaled_late(const Job *job) noexcept nogil:
     return scales_only(job) and not job.weighted
 
 
-cdef inline void write_tile(const Job *job, const Group *g, int begin,
+cdef inline void write_tile(const Job *job, const Group *g, int begin, const char *picked,
                             char *tile) noexcept nogil:
     """The output of the rows of a tile, in place of their exps or logits, but for the scaling if
-    it is late."""
+    it is late. The exps of the labels were picked."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes
     cdef char[TILE] excluded
@@ -1221,7 +1223,7 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin,
             memset(excluded, 1, TILE)   # a label that weighs 1 has more than half of 1
             for r in range(n_rows if g.weights_step != 0 else 0):
                 excluded[r] = g.weights[begin + r].share >= g.weights[begin + r].half
-            k.tile_exclude(tile, g.y + begin, excluded, g.coarse + begin, g.fine + begin)
+            k.tile_exclude(tile, g.y + begin, picked, excluded, g.coarse + begin, g.fine + begin)
         if not scaled_late(job):
             k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
     if job.what & GRAD and leaves_more(job):

@@ -72,8 +72,9 @@ cdef extern from "kernels.h" nogil:
         void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
         void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi,
                            double *lo) noexcept nogil
-        void (*tile_exclude)(void *tile, const ptrdiff_t *y, const char *wanted,
-                             const double *coarse, const double *fine) noexcept nogil
+        void (*tile_exclude)(void *tile, const ptrdiff_t *y, const void *picked,
+                             const char *wanted, const double *coarse,
+                             const double *fine) noexcept nogil
         void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
                            const double *lo) noexcept nogil
         void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,

@@ -146,9 +146,10 @@ typedef struct {
     void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x);
     /* What `terms` does for 16 rows, with the logits already picked. */
     void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi, double *lo);
-    /* What `exclude` does, for class y[r] of each row r; nothing where `wanted` is 0. */
-    void (*tile_exclude)(void *tile, const ptrdiff_t *y, const char *wanted, const double *coarse,
-                         const double *fine);
+    /* What `exclude` does, for class y[r] of each row r, which was picked; nothing where `wanted`
+       is 0. */
+    void (*tile_exclude)(void *tile, const ptrdiff_t *y, const void *picked, const char *wanted,
+                         const double *coarse, const double *fine);
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
     void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                           const double *coarse, const double *fine, const double *weight,
