@@ -770,11 +770,17 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) n
         subtract_label(job, g, r, out + g.y[r] * job.itemsize)
 
 
+cdef inline bint streams_short(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether rows of 16 bits are stored past the caches."""
+    return (job.large and rows.item == 2 and rows.step == 2
+            and 2 * job.n_classes >= STREAM_ROW_BYTES)
+
+
 cdef inline void deliver(const Job *job, Line *line, const Rows *rows, ptrdiff_t i,
                          char *row) noexcept nogil:
     """Put a row into its place there, unless it was computed there."""
     cdef ptrdiff_t n = job.n_classes
-    if rows.item == 2 and rows.step == 2 and job.large and 2 * n >= STREAM_ROW_BYTES:
+    if streams_short(job, rows):
         job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>row)
         job.kernels.stream_short(<uint16_t *>row, n, <uint16_t *>row_at(job, rows, i), line)
     elif not rows.direct:
@@ -818,6 +824,9 @@ cdef void write_row(Job *job, Thread *t, const Group *g, int r, const Place *p) 
     cdef char *row = p.e if computed_apart(job, &job.out) else row_at(job, &job.out, i)
     if scales_only(job) and job.out.direct and not masked:
         write_scaled(job, &t.line, p.e, n, g.hi[r], g.lo[r], row_at(job, &job.out, i))
+        return
+    if scales_only(job) and not masked and job.out.kind == c'e' and streams_short(job, &job.out):
+        k.stream_half(p.e, n, g.hi[r], g.lo[r], <uint16_t *>row_at(job, &job.out, i), &t.line)
         return
     if job.what & LOG_SOFTMAX:
         k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], row)

@@ -58,6 +58,8 @@ cdef extern from "kernels.h" nogil:
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
                              Line *line) noexcept nogil
+        void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
+                            Line *line) noexcept nogil
         void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
                           double *largest) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,

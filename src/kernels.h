@@ -37,7 +37,7 @@
 // vecs are streamed, and with AVX-512 whole lines of the cache. A part of one would have to be
 // fetched from memory first, and what is streamed next would wait for it.
 typedef struct {
-    char reals[64];
+    char bytes[64];
     void *place; // where they belong
     ptrdiff_t n; // so many bytes; 0: none
 } cysoftmax_line;
@@ -121,6 +121,9 @@ typedef struct {
     void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
     /* What stream_copy is for reals. */
     void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_line *line);
+    /* What stream is for reals; IEEE's only. */
+    void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
+                        cysoftmax_line *line);
 
     /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
        is `stride` reals on; all 16 must be readable, the first n_rows are written. `largest` is

@@ -84,6 +84,9 @@ static inline vec v_load_half(const uint16_t *p) {
 static inline void v_store_half(uint16_t *p, vec a) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+static inline void v_stream_half(uint16_t *p, vec a) {
+    _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 // The lanes of b that come before `shift` stand in for those of a, and all turn round.
 typedef struct {
     mask from_b;

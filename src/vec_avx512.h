@@ -73,6 +73,9 @@ static inline vec v_load_half(const uint16_t *p) {
 static inline void v_store_half(uint16_t *p, vec a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+static inline void v_stream_half(uint16_t *p, vec a) {
+    _mm256_stream_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 typedef __m512i vec_order;
 static inline vec_order v_order(ptrdiff_t shift) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -75,6 +75,7 @@ static inline vec v_load_half(const uint16_t *p) {
 static inline void v_store_half(uint16_t *p, vec a) {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
 }
+static inline void v_stream_half(uint16_t *p, vec a) { v_store_half(p, a); }
 static inline vec v_zip_low(vec a, vec b) { return vzip1q_f32(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return vzip2q_f32(a, b); }
 static inline real v_sum16(const vec a[4]) {

@@ -160,6 +160,7 @@ static inline void v_store_half(uint16_t *p, vec a) {
     }
     *p = (uint16_t)(bits | sign);
 }
+static inline void v_stream_half(uint16_t *p, vec a) { v_store_half(p, a); }
 #endif
 
 // The sum of 16 lanes: lane l + lane l + 8 first, then + 4, + 2, + 1.

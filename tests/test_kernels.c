@@ -1165,25 +1165,40 @@ static void a_part_of_short_floats_gets_the_bits_of_the_whole(const subject *s, 
     CHECK_SHORT(ok, (unsigned)n);
 }
 
-// Rows side by side, from any place in a line of 64 bytes on, and one after a gap.
-static void short_rows_are_streamed_whole_and_alone(const subject *s) {
+// Rows side by side, from any place in a line of 64 bytes on, and one after a gap; as they are, or
+// made of exps.
+static void check_short_rows(const subject *s, ptrdiff_t n, ptrdiff_t offset, int made) {
     enum { N_ROWS = 4, LONGEST = 70 };
-    uint16_t rows[N_ROWS * LONGEST], expected[N_ROWS * LONGEST + 1];
-    for (ptrdiff_t n = 1; s->k->stream_short && n <= LONGEST; n++)
-        for (ptrdiff_t offset = 0; offset < 32; offset++) {
-            const size_t size = (size_t)(N_ROWS * n + 1) * 2;
-            uint16_t *out = (uint16_t *)guarded(s, (offset + N_ROWS * n) / 2 + 1, 0) + offset;
-            cysoftmax_line line = {{0}, NULL, 0};
-            memcpy(expected, out, size);
-            for (ptrdiff_t i = 0; i < N_ROWS * n; i++) rows[i] = (uint16_t)(i * 40503);
-            for (ptrdiff_t r = 0; r < N_ROWS; r++) {
-                const ptrdiff_t place = r * n + (r == N_ROWS - 1);
-                memcpy(expected + place, rows + r * n, (size_t)n * 2);
-                s->k->stream_short(rows + r * n, n, out + place, &line);
-            }
-            s->k->end_line(&line);
-            CHECK(memcmp(out, expected, size) == 0 && canaries_around(out, (ptrdiff_t)size), n);
+    static uint16_t rows[N_ROWS * LONGEST], expected[N_ROWS * LONGEST + 1];
+    static float e[N_ROWS * LONGEST], scaled[LONGEST];
+    const size_t size = (size_t)(N_ROWS * n + 1) * 2;
+    uint16_t *out = (uint16_t *)guarded(s, (offset + N_ROWS * n) / 2 + 1, 0) + offset;
+    cysoftmax_line line = {{0}, NULL, 0};
+    uint64_t seed = (uint64_t)n;
+    memcpy(expected, out, size);
+    for (ptrdiff_t i = 0; i < N_ROWS * n; i++) {
+        rows[i] = (uint16_t)(i * 40503);
+        e[i] = (float)(noise(&seed) * 0x1p40);
+    }
+    for (ptrdiff_t r = 0; r < N_ROWS; r++) {
+        const ptrdiff_t place = r * n + (r == N_ROWS - 1);
+        if (made) {
+            s->k->scale(e + r * n, n, 0.3, 1e-9, NULL, 0, NULL, 0, scaled);
+            s->k->narrow(scaled, n, 0, expected + place);
+            s->k->stream_half(e + r * n, n, 0.3, 1e-9, out + place, &line);
+        } else {
+            memcpy(expected + place, rows + r * n, (size_t)n * 2);
+            s->k->stream_short(rows + r * n, n, out + place, &line);
         }
+    }
+    s->k->end_line(&line);
+    CHECK(memcmp(out, expected, size) == 0 && canaries_around(out, (ptrdiff_t)size), n);
+}
+
+static void short_rows_are_streamed_whole_and_alone(const subject *s) {
+    for (ptrdiff_t n = 1; s->k->stream_short && n <= 70; n++)
+        for (ptrdiff_t offset = 0; offset < 32; offset++)
+            for (int made = 0; made < 2; made++) check_short_rows(s, n, offset, made);
 }
 
 static void widen_finds_the_maximum(const subject *s) {
