@@ -82,7 +82,7 @@ cdef double LARGEST = np.finfo(np.float64).max
 
 cdef enum:
     MOST_ROWS = TILES * TILE    # so many are worked on together, sixteen to a tile,
-    TILE_BYTES = 1 << 19        # as long as all that is kept of them stays in the L2 cache
+    TILE_BYTES = 1 << 19        # as long as what is kept of them stays in the L2 cache
     STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
     TILES_BYTES = 1 << 15       # the tiles of contiguous classes should stay in the L1 cache
     TOGETHER_BYTES = 1 << 14    # and so should sixteen rows of exps
@@ -1050,7 +1050,8 @@ cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
 
 cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
     """Whether rows in line lie side by side, each class of many of them in one piece."""
-    return rows.outer[job.ndim - 1] == job.itemsize and rows.step != job.itemsize
+    return (rows.data != NULL and rows.step != job.itemsize
+            and rows.outer[job.ndim - 1] == job.itemsize)
 
 
 cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
@@ -1070,7 +1071,10 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
     cdef double[MOST_ROWS] share, picked    # of the labels; what is picked are reals
-    cdef bint line = in_line(job, g.first, g.n_rows)
+    cdef bint in_columns = in_line(job, g.first, g.n_rows) and columns(job, &job.out)
+    cdef bint variance_in_columns = (in_line(job, g.first, g.n_rows)
+                                     and columns(job, &job.variance))
+    cdef bint scaled = scaled_late(job, in_columns)
     cdef Next next
     if job.what & (LOSS | GRAD):
         label_shares(job, g, n_tiles * TILE, share)
@@ -1082,7 +1086,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
             memcpy(tile_of(job, second, t), tile_of(job, tiles, t), n * TILE * size)
         if job.what & LOSS:
             k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>picked + r * size)
-    next = next_tiles(job, scratch, g)
+    next = begin_next(job, scratch, g)  # from here on, the thread's half is that of the next tiles
     for t in range(n_tiles):
         if in_a_row(job, &job.x):
             next.x = row_at(job, &job.x, min(g.first + t * TILE + job.group_rows, job.n_rows - 1))
@@ -1109,15 +1113,15 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
         r = t * TILE
         if job.what & VARIANCE:
             tile_variance(job, g, r, tile_of(job, tiles, t), tile_of(job, second, t))
-            if not (line and columns(job, &job.variance)):
+            if not variance_in_columns:
                 store_tile(job, &job.variance, g, r, tile_of(job, second, t), False, NULL)
-        write_tile(job, g, r, <char *>picked + r * size, tile_of(job, outputs, t))
-        if not (line and columns(job, &job.out)):
-            store_tile(job, &job.out, g, r, tile_of(job, outputs, t), scaled_late(job), scratch)
-    if job.what & VARIANCE and line and columns(job, &job.variance):
+        write_tile(job, g, r, <char *>picked + r * size, scaled, tile_of(job, outputs, t))
+        if not in_columns:
+            store_tile(job, &job.out, g, r, tile_of(job, outputs, t), scaled, scratch)
+    if variance_in_columns:
         store_columns(job, &job.variance, g, n_tiles, second, False, NULL)
-    if line and columns(job, &job.out):
-        store_columns(job, &job.out, g, n_tiles, outputs, scaled_late(job), scratch)
+    if in_columns:
+        store_columns(job, &job.out, g, n_tiles, outputs, scaled, scratch)
 
 
 cdef inline void label_shares(const Job *job, const Group *g, int n,
@@ -1131,7 +1135,7 @@ cdef inline void label_shares(const Job *job, const Group *g, int n,
         share[r] = g.weights[r].share if r < g.n_rows else 0
 
 
-cdef inline Next next_tiles(const Job *job, char *scratch, const Group *g) noexcept nogil:
+cdef inline Next begin_next(const Job *job, char *scratch, const Group *g) noexcept nogil:
     """What the exps of a group's tiles are to see to: rows in a row are fetched, and the columns
     that come next copied to the other half of the thread's room. (A fetch of so many would not do:
     columns a power of two apart all belong into the same few places of a cache.)"""
@@ -1140,7 +1144,7 @@ cdef inline Next next_tiles(const Job *job, char *scratch, const Group *g) noexc
     cdef ptrdiff_t first = g.first + job.group_rows
     cdef int r
     thread.loaded = -1
-    if (columns(job, &job.x) and first % job.share_rows != 0
+    if (job.ahead and first % job.share_rows != 0
             and first + job.group_rows <= job.n_rows and in_line(job, first, job.group_rows)):
         thread.loaded = first
         thread.half = 1 - thread.half
@@ -1212,15 +1216,16 @@ cdef inline void rows_of(const Job *job, const Rows *rows, const Group *g, int b
             place[r] = row_at(job, rows, g.first + begin + (r if begin + r < g.n_rows else 0))
 
 
-cdef inline bint scaled_late(const Job *job) noexcept nogil:
-    """Whether exps are scaled on their way from the tiles: nothing comes after that."""
-    return scales_only(job) and not job.weighted
+cdef inline bint scaled_late(const Job *job, bint in_columns) noexcept nogil:
+    """Whether exps are scaled on their way from the tiles: nothing comes after that, and they are
+    not stored one by one."""
+    return scales_only(job) and not job.weighted and (in_columns or job.out.direct)
 
 
 cdef inline void write_tile(const Job *job, const Group *g, int begin, const char *picked,
-                            char *tile) noexcept nogil:
-    """The output of the rows of a tile, in place of their exps or logits, but for the scaling if
-    it is late. The exps of the labels were picked."""
+                            bint scaled, char *tile) noexcept nogil:
+    """The output of the rows of a tile, in place of their exps or logits; to be `scaled` later, or
+    done. The exps of the labels were picked."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes
     cdef char[TILE] excluded
@@ -1233,7 +1238,7 @@ cdef inline void write_tile(const Job *job, const Group *g, int begin, const cha
             for r in range(n_rows if g.weights_step != 0 else 0):
                 excluded[r] = g.weights[begin + r].share >= g.weights[begin + r].half
             k.tile_exclude(tile, g.y + begin, picked, excluded, g.coarse + begin, g.fine + begin)
-        if not scaled_late(job):
+        if not scaled:
             k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
     if job.what & GRAD and leaves_more(job):
         for r in range(n_rows):
@@ -1258,6 +1263,7 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
     streamed: rows in a row are first put together there, to lie in lines of the cache as the
     output does."""
     cdef bint together = scratch != NULL and job.large and in_a_row(job, rows)
+    cdef const double *hi = NULL
     cdef ptrdiff_t away = 0
     cdef int n_rows = min(TILE, g.n_rows - begin), r
     cdef char *place[TILE]
@@ -1267,8 +1273,10 @@ cdef void store_tile(const Job *job, const Rows *rows, const Group *g, int begin
         away -= <uintptr_t>place[0]
         for r in range(TILE):
             place[r] += away
-    job.kernels.tile_store(tile, job.n_classes, g.hi + begin if scaled else NULL, g.lo + begin,
-                           <void **>place, rows.step // job.itemsize, n_rows)
+    if scaled:
+        hi = g.hi + begin
+    job.kernels.tile_store(tile, job.n_classes, hi, g.lo + begin, <void **>place,
+                           rows.step // job.itemsize, n_rows)
     if together:
         job.kernels.stream_copy(place[0], n_rows * job.n_classes, place[0] - away,
                                 &(<Thread *>scratch).line)
@@ -1278,18 +1286,22 @@ cdef void store_columns(const Job *job, const Rows *rows, const Group *g, int n_
                         bint scaled, char *scratch) noexcept nogil:
     """Put tiles into rows that lie side by side. With `scratch`, large outputs are streamed: ends
     of lines that the next group will have the rest of wait there for it."""
-    cdef Thread *thread = <Thread *>scratch
+    cdef Thread *thread
+    cdef const double *hi = NULL
     cdef char *edges = NULL
     cdef bint precede = False, follow = False
     cdef int full = g.n_rows // TILE
+    if scaled:
+        hi = &g.hi[0]
     if scratch != NULL and job.large:
+        thread = <Thread *>scratch
         edges = scratch + job.edges_at
         precede = thread.edge == g.first
         follow = thread.loaded >= 0 and in_line(job, thread.loaded - 1, 2)
         thread.edge = thread.loaded if follow else -1
-    job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full,
-                            g.hi if scaled else NULL, g.lo, row_at(job, rows, g.first),
-                            rows.step // job.itemsize, edges, precede, follow)
+    job.kernels.tiles_store(tiles, tile_bytes(job) // job.itemsize, job.n_classes, full, hi, g.lo,
+                            row_at(job, rows, g.first), rows.step // job.itemsize, edges, precede,
+                            follow)
     if full < n_tiles:
         store_tile(job, rows, g, full * TILE, tile_of(job, tiles, full), scaled, NULL)
 
@@ -1380,28 +1392,37 @@ cdef inline void keep_group(const Job *job, const Group *g) noexcept nogil:
             job.doubles.add_up(weight, sums + 2, sums + 3)
 
 
+cdef inline int so_many_tiles(ptrdiff_t n_bytes, ptrdiff_t tile, int parts) noexcept:
+    """How many are worked on together, if all that is kept of them has n_bytes; at least one."""
+    return <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, n_bytes // (parts * tile)))
+
+
 cdef void lay_out_scratch(Job *job) noexcept:
     """Room for what has to be put side by side, or kept until the sum is known."""
     cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
-    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64, tile, most
-    cdef int second = 0
+    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64, tile
+    cdef int parts = 1          # of what is kept of tiles
     job.e_at = at
     if tiled(job):
         tile = tile_bytes(job)
         if job.what & (LOG_SOFTMAX | VARIANCE):
-            second = 1
-        most = TILE_BYTES // (2 + second) if columns(job, &job.x) else TILES_BYTES
-        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, most // tile))
-        at += job.tiles * tile
-        if columns(job, &job.x):
+            parts = 2
+        job.tiles = so_many_tiles(TILE_BYTES if columns(job, &job.x) else TILES_BYTES, tile, parts)
+        # The next ones beside them, if there is room, and most are in line.
+        if columns(job, &job.x) and (parts + 1) * tile <= TILE_BYTES and (
+                job.ndim == 1 or job.shape[job.ndim - 1] >= (
+                    2 * TILE * so_many_tiles(TILE_BYTES, tile, parts + 1))):
+            job.ahead = True
+            job.tiles = so_many_tiles(TILE_BYTES, tile, parts + 1)
             job.half_bytes = job.tiles * tile
             at += job.half_bytes
-        job.second_at = at
-        at += second * job.tiles * tile
+        job.second_at = at + job.tiles * tile
+        at += parts * job.tiles * tile
         job.largest_at = at
-        at += MOST_ROWS * job.itemsize
+        if job.ahead:
+            at += MOST_ROWS * job.itemsize
         job.edges_at = at
-        if job.large and columns(job, &job.out):
+        if job.ahead and job.large and columns(job, &job.out):
             at += job.n_classes * 64
         job.together_at = at
         if job.large and in_a_row(job, &job.out):

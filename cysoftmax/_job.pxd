@@ -98,6 +98,7 @@ cdef struct Job:
     int together                    # so many rows are worked on at a time by do_rows
     bint logs_late                  # and the logarithms taken for a whole group
     int tiles                       # so many tiles of them by do_tiles; 0: none
+    bint ahead                      # and the next ones are copied meanwhile
     int group_rows                  # so many rows are one unit of the loop over rows,
     ptrdiff_t share_rows            # and so many a thread's share of it
     int n_arrays                    # there are, of the arrays above

@@ -42,13 +42,14 @@ typedef struct {
     ptrdiff_t n; // so many bytes; 0: none
 } cysoftmax_line;
 
-// What is to be worked on after a tile. A prefetch of 16 reals at x + c * stride, for each class c;
-// or, if there is room for them, a copy of tiles that lie side by side, as tiles_load makes it, and
-// their maxima: a vec of them for each vec of exps, from where the tile before has stopped.
+// What is to be seen to while exps of a tile are computed. If `tiles` is NULL, 16 reals at
+// x + c * stride are fetched for each class c. Otherwise as many tiles as are being worked on are
+// copied, as tiles_load does it, with their maxima: a vec of them for each vec of exps, and the
+// next tile goes on where this one stops.
 typedef struct {
-    const void *x;    // the class that is next, or the first one
+    const void *x;    // the first class; of a copy, the one that it has come to
     ptrdiff_t stride; // reals from one class to the next
-    void *tiles;      // where to, or NULL
+    void *tiles;      // that class in the first tile
     ptrdiff_t pitch;  // reals from one tile to the next
     ptrdiff_t width;  // reals of a class, 16 for each tile
     ptrdiff_t at;     // so many of them have been copied already
@@ -136,9 +137,8 @@ typedef struct {
        at x[c * stride + r]. A tile begins `pitch` reals after the one before it. */
     void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
                        ptrdiff_t pitch, double *largest);
-    /* Past the caches, unless `edges` is NULL, which has room for 64 bytes of each class: the end
-       of a class stays there if the tiles beside these `follow`, and is taken from there if those
-       before them `precede`. */
+    /* Past the caches, unless `edges` is NULL. The end of each class waits there, in 64 bytes, if
+       the tiles beside these `follow`, and is taken from there if those before them `precede`. */
     void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
                         const double *hi, const double *lo, void *x, ptrdiff_t stride, void *edges,
                         int precede, int follow);

@@ -6,6 +6,7 @@ bits; and looks at what lies beside it.
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -104,16 +105,17 @@ def test_a_large_gradient_has_the_bits_of_small_ones(n_classes, dtype):
         assert untouched(out), name
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("n_classes", [10, 100, 1000])
-def test_a_mask_a_distribution_and_a_hessian_are_streamed_too(n_classes):
-    x = logits(n_classes, np.float32, offset=3)
+def test_a_mask_a_distribution_and_a_hessian_are_streamed_too(n_classes, dtype):
+    x = logits(n_classes, dtype, offset=3)
     rng = np.random.default_rng(0)
     where = rng.random(x.shape) < 0.8
     where[:, 0] = True
     labels = np.zeros(len(x), int)
-    target = cysoftmax.softmax(x * 0.5)
-    out = room(*x.shape, np.float32, offset=1)
-    pair = out, room(*x.shape, np.float32, offset=7)
+    target = cysoftmax.softmax(x / 2)
+    out = room(*x.shape, dtype, offset=1)
+    pair = out, room(*x.shape, dtype, offset=7)
     calls = [
         lambda s, **kw: cysoftmax.softmax(x[s], where=where[s], **kw),
         lambda s, **kw: cysoftmax.log_softmax(x[s], where=where[s], **kw),
@@ -201,3 +203,20 @@ def test_a_large_batch_of_images_has_the_bits_of_its_pixels(n_classes, pixels, d
     grad = np.moveaxis(grad.reshape(len(x), pixels, n_classes), -1, 1)
     same_bits(out.reshape(x.shape), np.ascontiguousarray(grad))
     assert untouched(out)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("pixels", [49, 784])
+def test_a_large_batch_of_images_may_have_two_outputs_or_be_worked_on_in_place(pixels, in_place):
+    n_classes, n_images = 100, BYTES // (4 * 100 * pixels) + 1
+    x = logits(n_classes * pixels, np.float32)
+    x = np.resize(x, (n_images, n_classes, pixels))
+    labels = np.arange(n_images * pixels).reshape(-1, pixels) % n_classes
+    rows = np.moveaxis(x, 1, -1).copy()
+    pair = cysoftmax.cross_entropy_grad_hess(x, labels, axis=1)
+    for one, other in zip(pair, cysoftmax.cross_entropy_grad_hess(rows, labels), strict=True):
+        same_bits(one, np.moveaxis(other, -1, 1).copy())
+    for function in cysoftmax.softmax, cysoftmax.log_softmax:
+        y = x.copy()
+        out = function(y, axis=1, out=y if in_place else np.zeros_like(y))
+        same_bits(out, np.moveaxis(function(rows), -1, 1).copy())
