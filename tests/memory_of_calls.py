@@ -95,7 +95,7 @@ class Case(NamedTuple):
         rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 2
         tile = 16 * self.row_bytes  # sixteen side by side
         if self.strided and tile <= 512 * KIB:
-            rows = 34 * max(1, min(8, 512 * KIB // tile))  # up to eight of them, and their exps
+            rows = 34 * max(1, min(8, 512 * KIB // tile))  # up to eight, and the next or outputs
         elif self.n_classes <= 192:
             rows = 34 * max(1, min(8, 32 * KIB // tile))
         threads = min(self.n_threads, self.n_rows)
