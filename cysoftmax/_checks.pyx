@@ -499,7 +499,7 @@ cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except 
     if not same:
         raise ValueError(
             f"target must have shape {shape_without(x, axis)} (class indices) or "
-            f"{shape_of(x)} (a distribution); got {shape_of(target)}"
+            f"{shape_of(x)} (a distribution); got {shape_of(target)}, with axis={axis}"
         )
     return 0
 

@@ -75,9 +75,10 @@ reduction : {"mean", "sum", "none"}, default "mean"
         sum of its entries for a distribution.""",
     "scale": """\
 scale : float or array_like, default 1.0
-        A factor of the gradient (not of the loss): an upstream gradient, or what keeps that of
-        float16 from underflow. One number, or one for each row (broadcast to the shape of the
-        rows).""",
+        A factor of the gradient (not of the loss): an upstream gradient, or a loss scale that
+        keeps small float16 gradients from underflow, by which the caller divides later, in
+        float32. What is too large for the dtype becomes inf. One number, or one for each row
+        (broadcast to the shape of the rows).""",
     "formula": """\
 With all options, for a row of target T, with ``d = x / temperature - max`` and `lse` the
     logsumexp of ``x / temperature``::

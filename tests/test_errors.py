@@ -188,7 +188,10 @@ def test_distributions_of_a_wrong_dtype_are_a_type_error(name, dtype):
 )
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_target_of_a_wrong_shape_is_a_value_error(name, shape, dtype):
-    message = f"target must have shape (3,) (class indices) or (3, 4) (a distribution); got {shape}"
+    message = (
+        f"target must have shape (3,) (class indices) or (3, 4) (a distribution); got {shape}, "
+        "with axis=1"
+    )
     fails(ValueError, message, FUNCTIONS[name][0], X.copy(), np.zeros(shape, dtype))
 
 
@@ -196,7 +199,8 @@ def test_a_target_of_a_wrong_shape_is_a_value_error(name, shape, dtype):
 def test_the_expected_shape_of_a_target_is_that_without_the_axis(name):
     x, target = np.zeros((2, 5, 3)), np.zeros((2, 5), int)
     message = (
-        "target must have shape (2, 3) (class indices) or (2, 5, 3) (a distribution); got (2, 5)"
+        "target must have shape (2, 3) (class indices) or (2, 5, 3) (a distribution); got (2, 5), "
+        "with axis=1"
     )
     fails(ValueError, message, FUNCTIONS[name][0], x, target, axis=1)
 
