@@ -1071,9 +1071,9 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
     cdef double[MOST_ROWS] share, picked    # of the labels; what is picked are reals
-    cdef bint in_columns = in_line(job, g.first, g.n_rows) and columns(job, &job.out)
-    cdef bint variance_in_columns = (in_line(job, g.first, g.n_rows)
-                                     and columns(job, &job.variance))
+    cdef bint line = in_line(job, g.first, g.n_rows)
+    cdef bint in_columns = line and columns(job, &job.out)
+    cdef bint variance_in_columns = line and columns(job, &job.variance)
     cdef bint scaled = scaled_late(job, in_columns)
     cdef Next next
     if job.what & (LOSS | GRAD):
