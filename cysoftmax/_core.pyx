@@ -26,7 +26,7 @@ from cysoftmax._job cimport (
     load_numbers, put_number, put_real, read_labels, real_at, row_at, store_row, total_of_groups,
     total_of_rows)
 from cysoftmax._kernels cimport (
-    CHUNK, TILE, TILES, Isa, Kernels, Line, Next, cache_size, fp_enter, fp_leave, fp_mode, isas)
+    CHUNK, TILE, TILES, Isa, Kernels, Carry, NextTiles, cache_size, fp_enter, fp_leave, fp_mode, isas)
 from cysoftmax._threads cimport thread_count, thread_num
 
 import os
@@ -194,7 +194,7 @@ cdef inline void clear_rows(Group *g, int n, bint computed) noexcept nogil:
 cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
     """What the gradient of a row with that scale is multiplied with."""
     scale /= job.divisor
-    return scale if job.rate == NULL else within(scale / job.temperature * job.load_scale)
+    return scale if job.inv_temperature == NULL else within(scale / job.temperature * job.load_scale)
 
 
 cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
@@ -228,7 +228,7 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
         w.given = w.mass = mass_of(job, p.a)
         g.ignored[r] |= w.given == 0 and all_zero(job, p.a)
         if job.class_weight != NULL:
-            job.kernels.product(p.a, job.class_weight, n, p.a)
+            job.kernels.multiply(p.a, job.class_weight, n, p.a)
             w.mass = mass_of(job, p.a)
     elif job.target_is == SPARSE:
         weigh_entries(job, g, r)
@@ -236,7 +236,7 @@ cdef void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexce
         w.smooth = job.smoothing * w.given / taking_part
         w.smooth_sum = w.smooth * job.class_sum
         if p.where != NULL:     # class_weight is never NULL then
-            job.kernels.choose(p.where, job.class_weight, n, 0, scratch + job.base_at)
+            job.kernels.select(p.where, job.class_weight, n, 0, scratch + job.base_at)
             p.base = scratch + job.base_at
             w.smooth_sum = w.smooth * mass_of(job, p.base)
     weigh(job, g, r)
@@ -275,7 +275,7 @@ cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, 
             put_real(job, spare, c, real_at(job, place, c) * job.load_scale)
         place = spare
     if where != NULL:
-        job.kernels.choose(where, place, job.n_classes, -INFINITY, spare)
+        job.kernels.select(where, place, job.n_classes, -INFINITY, spare)
         place = spare
     return place
 
@@ -300,14 +300,14 @@ cdef struct Late:               # a row whose exps wait to be scaled and stored
     double hi, lo
 
 cdef struct Thread:             # what a thread keeps from one row to the next
-    Line line, variance_line    # of the two outputs
+    Carry line, variance_line    # of the two outputs
     int half                    # of its room for exps or tiles: which of the two is free
     Late late
     ptrdiff_t loaded            # tiles from this row on are there already, or -1
     ptrdiff_t edge              # the ends of columns that wait end at this row, or -1
 
 
-cdef inline void write_scaled(const Job *job, Line *line, const char *e, ptrdiff_t n, double hi,
+cdef inline void write_scaled(const Job *job, Carry *line, const char *e, ptrdiff_t n, double hi,
                               double lo, char *out) noexcept nogil:
     if job.stream:
         job.kernels.stream(e, n, hi, lo, out, line)
@@ -331,7 +331,7 @@ cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const 
     for b in range(chunks(job.n_classes)):
         at = b * CHUNK * job.itemsize
         n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
-        job.kernels.exp_sum(x + at, n, shift, job.rate, next + at if next != NULL else NULL,
+        job.kernels.exp_sum(x + at, n, shift, job.inv_temperature, next + at if next != NULL else NULL,
                             e + at if e != NULL else NULL, &coarse, &fine)
         if b == 0:      # all there is, mostly
             total = Total(coarse, fine, 0)
@@ -368,7 +368,7 @@ cdef Total dot(const Job *job, const char *a, const char *x, double shift,
         at = b * CHUNK * job.itemsize
         n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
         if a == NULL:
-            job.kernels.spread(x + at, n, shift, &hi, &lo)
+            job.kernels.diff_sum(x + at, n, shift, &hi, &lo)
         else:
             job.kernels.dot(a + at, x + at, n, shift, skip_zeros, &hi, &lo)
         add(&total, hi, lo)
@@ -393,9 +393,8 @@ cdef Total loss_dot(const Job *job, const char *a, const char *x, double shift) 
 
 cdef inline void add_term(const Job *job, Total *total, double weight, const char *x,
                           double shift) noexcept nogil:
-    cdef const void *place = x
     cdef double hi, lo
-    job.kernels.terms(&weight, &place, &shift, 1, &hi, &lo)
+    job.kernels.terms(&weight, x, &shift, 1, &hi, &lo)
     total.coarse += hi
     total.fine += lo
 
@@ -570,7 +569,7 @@ cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noex
             weight[r] *= w.factor
         for r in range(begin + 1, end if g.weights_step == 0 else 0):   # all weigh the same
             weight[r] = weight[begin]
-        if job.rate != NULL:
+        if job.inv_temperature != NULL:
             for r in range(begin, end):
                 weight[r] = within(weight[r])
         if job.keep != 0 and (job.weighted or leaves_more(job)):
@@ -587,15 +586,15 @@ cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noex
 cdef inline void label_terms(const Job *job, Group *g, int begin, int end,
                              const char **x) noexcept nogil:
     """share (x - shift) of the labels of rows whose classes lie side by side."""
-    cdef const void *logits[TILE]
-    cdef double[TILE] share
+    cdef double[TILE] share, gathered       # what is gathered are reals
     cdef int r
     for r in range(begin, end):
         expect(0 <= g.y[r] < job.n_classes)
-        share[r] = weights_of(g, r).share
-        logits[r] = x[r] + g.y[r] * job.itemsize    # not looked at where the share is 0
-    job.kernels.terms(share + begin, logits + begin, g.shift + begin, end - begin,
-                      g.sharp_hi + begin, g.sharp_lo + begin)
+        share[r - begin] = weights_of(g, r).share
+        put_real(job, <char *>gathered, r - begin,
+                 real_at(job, x[r], g.y[r]) if share[r - begin] != 0 else 0)
+    job.kernels.terms(share, gathered, g.shift + begin, end - begin, g.sharp_hi + begin,
+                      g.sharp_lo + begin)
 
 
 cdef inline void row_terms(Job *job, Group *g, int r, const Place *p) noexcept nogil:
@@ -622,7 +621,7 @@ cdef inline double loss_of(const Job *job, const Group *g, int r) noexcept nogil
         if w.smooth != 0:
             hi += w.smooth * g.even_hi[r]
             lo += w.smooth * g.even_lo[r]
-    if job.rate != NULL:
+    if job.inv_temperature != NULL:
         hi /= job.temperature
         lo = lo / job.temperature if isfinite(hi) else 0
     loss = w.sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
@@ -635,7 +634,7 @@ cdef inline double loss_of(const Job *job, const Group *g, int r) noexcept nogil
 cdef inline void take_losses(const Job *job, Group *g) noexcept nogil:
     """loss_of for all rows that are not ignored."""
     cdef int r
-    if g.weights_step == 0 and job.rate == NULL:    # the same, in a loop that becomes vectors
+    if g.weights_step == 0 and job.inv_temperature == NULL:    # the same, in a loop that becomes vectors
         for r in range(g.n_rows):
             g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
         return
@@ -664,7 +663,7 @@ cdef inline ptrdiff_t first_nan(const Job *job, const char *x) noexcept nogil:
 # ---------------------------------------------------------------- from the exps to the gradient
 
 # A class that has half of the mass or more, and half of b, is given its gradient as b (p - 1) -
-# (s A - b): see `exclude`. There b p - s A would cancel for a p near 1; elsewhere this form would.
+# (s A - b): see `minus_rest`. There b p - s A would cancel for a p near 1; elsewhere this form would.
 # Its share then stands for (s A - b) / (keep s), so that all classes have keep s times something
 # subtracted.
 
@@ -694,7 +693,7 @@ cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept 
     return job.keep * w.sample * w.factor
 
 
-cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int end,
+cdef inline void minus_rest_at_labels(const Job *job, const Group *g, int begin, int end,
                                 char **e) noexcept nogil:
     """Before the exps are scaled: what has to be done for the labels. Where e is NULL there is
     nothing to do."""
@@ -706,7 +705,7 @@ cdef inline void exclude_labels(const Job *job, const Group *g, int begin, int e
         w = weights_of(g, r)
         if e[r] != NULL and w.share >= w.half:
             exps[r] = e[r] + g.y[r] * job.itemsize
-    job.kernels.exclude(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
+    job.kernels.minus_rest(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
 
 
 cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
@@ -729,8 +728,8 @@ cdef inline void subtract_label(const Job *job, const Group *g, int r, char *gra
     subtract(job, g, r, weights_of(g, r).share, grad)
 
 
-cdef inline void exclude_entries(Job *job, const Group *g, int r, char *e) noexcept nogil:
-    """exclude_labels for a row with a sparse target."""
+cdef inline void minus_rest_at_entries(Job *job, const Group *g, int r, char *e) noexcept nogil:
+    """minus_rest_at_labels for a row with a sparse target."""
     cdef ptrdiff_t j, c
     cdef double share
     cdef void *place
@@ -738,7 +737,7 @@ cdef inline void exclude_entries(Job *job, const Group *g, int r, char *e) noexc
         c = entry_at(job, j, True, &share)
         if share >= weights_of(g, r).half:
             place = e + c * job.itemsize
-            job.kernels.exclude(&place, &g.coarse[r], &g.fine[r], 1)
+            job.kernels.minus_rest(&place, &g.coarse[r], &g.fine[r], 1)
 
 
 cdef inline void subtract_entries(Job *job, const Group *g, int r, char *grad) noexcept nogil:
@@ -758,10 +757,10 @@ cdef void gradient(Job *job, const Group *g, int r, const Place *p, char *out) n
     cdef char *a = NULL
     if job.target_is == DISTRIBUTION and sharp:
         a = p.a
-        job.kernels.exclude_major(p.e, a, job.n_classes, w.mass, w.half, w.extra,
+        job.kernels.minus_rest_major(p.e, a, job.n_classes, w.mass, w.half, w.extra,
                                   g.coarse[r], g.fine[r])
     elif job.target_is == SPARSE and sharp:
-        exclude_entries(job, g, r, p.e)
+        minus_rest_at_entries(job, g, r, p.e)
     job.kernels.scale(p.e, job.n_classes, g.hi[r], g.lo[r], p.base, base_weight, a,
                       sharp_weight(job, g, r), out)
     if job.target_is == SPARSE and sharp:
@@ -776,7 +775,7 @@ cdef inline bint streams_short(const Job *job, const Rows *rows) noexcept nogil:
             and 2 * job.n_classes >= STREAM_ROW_BYTES)
 
 
-cdef inline void deliver(const Job *job, Line *line, const Rows *rows, ptrdiff_t i,
+cdef inline void deliver(const Job *job, Carry *line, const Rows *rows, ptrdiff_t i,
                          char *row) noexcept nogil:
     """Put a row into its place there, unless it was computed there."""
     cdef ptrdiff_t n = job.n_classes
@@ -829,13 +828,13 @@ cdef void write_row(Job *job, Thread *t, const Group *g, int r, const Place *p) 
         k.stream_half(p.e, n, g.hi[r], g.lo[r], <uint16_t *>row_at(job, &job.out, i), &t.line)
         return
     if job.what & LOG_SOFTMAX:
-        k.log(p.x, n, g.shift[r], job.rate, g.log_total[r], row)
+        k.log(p.x, n, g.shift[r], job.inv_temperature, g.log_total[r], row)
     elif scales_only(job):
         k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, row)
     else:
         gradient(job, g, r, p, row)
     if masked:
-        k.choose(p.where, row, n, filling(job), row)
+        k.select(p.where, row, n, filling(job), row)
     deliver(job, &t.line, &job.out, i, row)
 
 
@@ -904,7 +903,7 @@ cdef inline ptrdiff_t arg_max(const Job *job, const Group *g, int r,
             while c < job.n_classes - 1 and not p.where[c]:
                 c += 1
             return c
-    return job.kernels.find(p.x, job.n_classes, g.shift[r])
+    return job.kernels.index_of(p.x, job.n_classes, g.shift[r])
 
 
 # ---------------------------------------------------------------- row by row
@@ -1006,7 +1005,7 @@ cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int
             if not g.skipped[r]:
                 write_variance(job, scratch, g, r, &p[r])
     if job.what & GRAD and job.target_is == LABELS and job.keep != 0:
-        exclude_labels(job, g, begin, end, e)
+        minus_rest_at_labels(job, g, begin, end, e)
 
     for r in range(begin, end):
         if job.what & LOSS and not job.logs_late and not g.ignored[r]:
@@ -1070,12 +1069,12 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     cdef char *tiles = scratch + job.e_at + thread.half * job.half_bytes
     cdef char *second = scratch + job.second_at     # logits for log_softmax, or the variance
     cdef char *outputs = second if job.what & LOG_SOFTMAX else tiles
-    cdef double[MOST_ROWS] share, picked    # of the labels; what is picked are reals
+    cdef double[MOST_ROWS] share, gathered    # of the labels; what is gathered are reals
     cdef bint line = in_line(job, g.first, g.n_rows)
     cdef bint in_columns = line and columns(job, &job.out)
     cdef bint variance_in_columns = line and columns(job, &job.variance)
     cdef bint scaled = scaled_late(job, in_columns)
-    cdef Next next
+    cdef NextTiles next
     if job.what & (LOSS | GRAD):
         label_shares(job, g, n_tiles * TILE, share)
 
@@ -1085,7 +1084,7 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
         if job.what & LOG_SOFTMAX:
             memcpy(tile_of(job, second, t), tile_of(job, tiles, t), n * TILE * size)
         if job.what & LOSS:
-            k.tile_pick(tile_of(job, tiles, t), g.y + r, <char *>picked + r * size)
+            k.tile_gather(tile_of(job, tiles, t), g.y + r, <char *>gathered + r * size)
     next = begin_next(job, scratch, g)  # from here on, the thread's half is that of the next tiles
     for t in range(n_tiles):
         if in_a_row(job, &job.x):
@@ -1096,8 +1095,8 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     if job.what & LOSS:
         for t in range(n_tiles):
             r = t * TILE
-            k.tile_terms(<char *>picked + r * size, share + r, g.shift + r, g.sharp_hi + r,
-                         g.sharp_lo + r)
+            k.terms(share + r, <char *>gathered + r * size, g.shift + r, TILE, g.sharp_hi + r,
+                    g.sharp_lo + r)
         take_losses(job, g)
     elif job.what & LOGSUMEXP:
         for r in range(g.n_rows):
@@ -1108,14 +1107,14 @@ cdef void do_tiles(Job *job, char *scratch, Group *g) noexcept nogil:
     if job.out.data == NULL:
         return
     for t in range(n_tiles if job.what & GRAD else 0):  # long before they are needed
-        k.tile_pick(tile_of(job, tiles, t), g.y + t * TILE, <char *>picked + t * TILE * size)
+        k.tile_gather(tile_of(job, tiles, t), g.y + t * TILE, <char *>gathered + t * TILE * size)
     for t in range(n_tiles):
         r = t * TILE
         if job.what & VARIANCE:
             tile_variance(job, g, r, tile_of(job, tiles, t), tile_of(job, second, t))
             if not variance_in_columns:
                 store_tile(job, &job.variance, g, r, tile_of(job, second, t), False, NULL)
-        write_tile(job, g, r, <char *>picked + r * size, scaled, tile_of(job, outputs, t))
+        write_tile(job, g, r, <char *>gathered + r * size, scaled, tile_of(job, outputs, t))
         if not in_columns:
             store_tile(job, &job.out, g, r, tile_of(job, outputs, t), scaled, scratch)
     if variance_in_columns:
@@ -1135,11 +1134,11 @@ cdef inline void label_shares(const Job *job, const Group *g, int n,
         share[r] = g.weights[r].share if r < g.n_rows else 0
 
 
-cdef inline Next begin_next(const Job *job, char *scratch, const Group *g) noexcept nogil:
+cdef inline NextTiles begin_next(const Job *job, char *scratch, const Group *g) noexcept nogil:
     """What the exps of a group's tiles are to see to: rows in a row are fetched, and the columns
     that come next copied to the other half of the thread's room. (A fetch of so many would not do:
     columns a power of two apart all belong into the same few places of a cache.)"""
-    cdef Next next = Next(NULL, TILE, NULL, 0, 0, 0, NULL)
+    cdef NextTiles next = NextTiles(NULL, TILE, NULL, 0, 0, 0, NULL)
     cdef Thread *thread = <Thread *>scratch
     cdef ptrdiff_t first = g.first + job.group_rows
     cdef int r
@@ -1150,20 +1149,20 @@ cdef inline Next begin_next(const Job *job, char *scratch, const Group *g) noexc
         thread.half = 1 - thread.half
         for r in range(job.group_rows):
             put_real(job, scratch + job.largest_at, r, -INFINITY)
-        next = Next(row_at(job, &job.x, first), job.x.step // job.itemsize,
+        next = NextTiles(row_at(job, &job.x, first), job.x.step // job.itemsize,
                     scratch + job.e_at + thread.half * job.half_bytes,
                     tile_bytes(job) // job.itemsize, job.group_rows, 0, scratch + job.largest_at)
     return next
 
 
 cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile,
-                           Next *next) noexcept nogil:
+                           NextTiles *next) noexcept nogil:
     """sum exp(d) for each row of a tile, chunk by chunk."""
     cdef double[TILE] coarse, fine
     cdef Total total[TILE]
     cdef ptrdiff_t b
     cdef int r
-    job.kernels.tile_exp_sum(tile, min(job.n_classes, <ptrdiff_t>CHUNK), g.shift + begin, job.rate,
+    job.kernels.tile_exp_sum(tile, min(job.n_classes, <ptrdiff_t>CHUNK), g.shift + begin, job.inv_temperature,
                              next if next.x != NULL else NULL, g.coarse + begin, g.fine + begin)
     if job.n_classes <= CHUNK:
         return
@@ -1172,7 +1171,7 @@ cdef inline void tile_sums(const Job *job, Group *g, int begin, char *tile,
     for b in range(1, chunks(job.n_classes)):
         job.kernels.tile_exp_sum(tile + b * CHUNK * TILE * job.itemsize,
                                  min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK),
-                                 g.shift + begin, job.rate, next if next.tiles != NULL else NULL,
+                                 g.shift + begin, job.inv_temperature, next if next.tiles != NULL else NULL,
                                  coarse, fine)
         for r in range(TILE):
             add(&total[r], coarse[r], fine[r])
@@ -1222,22 +1221,22 @@ cdef inline bint scaled_late(const Job *job, bint in_columns) noexcept nogil:
     return scales_only(job) and not job.weighted and (in_columns or job.out.direct)
 
 
-cdef inline void write_tile(const Job *job, const Group *g, int begin, const char *picked,
+cdef inline void write_tile(const Job *job, const Group *g, int begin, const char *gathered,
                             bint scaled, char *tile) noexcept nogil:
     """The output of the rows of a tile, in place of their exps or logits; to be `scaled` later, or
-    done. The exps of the labels were picked."""
+    done. The exps of the labels were gathered."""
     cdef const Kernels *k = job.kernels
     cdef ptrdiff_t n = job.n_classes
     cdef char[TILE] excluded
     cdef int r, n_rows = min(TILE, g.n_rows - begin)
     if job.what & LOG_SOFTMAX:
-        k.tile_log(tile, n, g.shift + begin, job.rate, g.log_total + begin)
+        k.tile_log(tile, n, g.shift + begin, job.inv_temperature, g.log_total + begin)
     else:
         if job.what & GRAD:
             memset(excluded, 1, TILE)   # a label that weighs 1 has more than half of 1
             for r in range(n_rows if g.weights_step != 0 else 0):
                 excluded[r] = g.weights[begin + r].share >= g.weights[begin + r].half
-            k.tile_exclude(tile, g.y + begin, picked, excluded, g.coarse + begin, g.fine + begin)
+            k.tile_minus_rest(tile, g.y + begin, gathered, excluded, g.coarse + begin, g.fine + begin)
         if not scaled:
             k.tile_scale(tile, n, g.hi + begin, g.lo + begin)
     if job.what & GRAD and leaves_more(job):
@@ -1476,8 +1475,8 @@ cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
     cdef Thread *t = <Thread *>scratch
     if t.late.e != NULL:
         write_late(job, t, 0, job.n_classes)
-    job.kernels.end_line(&t.line)
-    job.kernels.end_line(&t.variance_line)
+    job.kernels.store_carry(&t.line)
+    job.kernels.store_carry(&t.variance_line)
 
 
 cdef int run(Job *job, int n_threads) except -1:
@@ -1568,7 +1567,7 @@ cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, cons
         if job.what & (SOFTMAX | GRAD):
             e = row_at(job, &job.out, s.row) + at
         job.kernels.exp_sum(row_at(job, &job.x, s.row) + at, min(<ptrdiff_t>CHUNK, s.end - c),
-                            shift, job.rate, NULL, e, sums, sums + 1)
+                            shift, job.inv_temperature, NULL, e, sums, sums + 1)
         sums += 2
 
 
@@ -1582,7 +1581,7 @@ cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
     if g.skipped[r]:
         memset(out, 0, n * job.itemsize)
     elif job.what & LOG_SOFTMAX:
-        job.kernels.log(row_at(job, &job.x, s.row) + at, n, g.shift[r], job.rate, g.log_total[r],
+        job.kernels.log(row_at(job, &job.x, s.row) + at, n, g.shift[r], job.inv_temperature, g.log_total[r],
                         out)
     else:
         job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out)
@@ -1629,7 +1628,7 @@ cdef void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
         if job.what & GRAD:
             e[r] = row_at(job, &job.out, i)
     if job.what & GRAD:
-        exclude_labels(job, g, 0, g.n_rows, e)
+        minus_rest_at_labels(job, g, 0, g.n_rows, e)
 
 
 cdef void long_close(Job *job, const Group *g) noexcept nogil:
@@ -1788,10 +1787,10 @@ cdef int set_options(Job *job, options) except -1:
         if job.temperature > ldexp(1, 64):  # then differences of logits could overflow
             job.temperature = 2 * frexp(job.temperature, &exponent)
             job.load_scale = ldexp(1, 1 - exponent)
-        job.doubles.divide(&one, &job.temperature, &zero, 1, &job.rates[0], &job.rates[1])
-        if not job.rates[0] < largest:      # differences of denormals are then still too small
-            job.rates[:] = [largest, 0]
-        job.rate = job.rates
+        job.doubles.divide(&one, &job.temperature, &zero, 1, &job.inv_temperatures[0], &job.inv_temperatures[1])
+        if not job.inv_temperatures[0] < largest:      # differences of denormals are then still too small
+            job.inv_temperatures[:] = [largest, 0]
+        job.inv_temperature = job.inv_temperatures
     return 0
 
 

@@ -82,8 +82,8 @@ cdef struct Job:
     double z_loss
     double temperature              # of the logits times load_scale, a power of two
     double load_scale
-    double[2] rates                 # 1 / temperature in two parts
-    const double *rate              # these, or NULL for 1
+    double[2] inv_temperatures                 # 1 / temperature in two parts
+    const double *inv_temperature              # these, or NULL for 1
     double *losses                  # one for each row, or NULL, besides `result`
     double *weights                 # its weight, if `weighted`
     double *partial                 # hi, lo of the losses and weights of each 16 rows, or NULL

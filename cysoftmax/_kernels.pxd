@@ -8,10 +8,10 @@ cdef extern from "kernels.h" nogil:
         TILE "CYSOFTMAX_TILE"
         TILES "CYSOFTMAX_TILES"
 
-    ctypedef struct Line "cysoftmax_line":
+    ctypedef struct Carry "cysoftmax_carry":
         ptrdiff_t n
 
-    ctypedef struct Next "cysoftmax_next":
+    ctypedef struct NextTiles "cysoftmax_next_tiles":
         const void *x
         ptrdiff_t stride
         void *tiles
@@ -23,43 +23,43 @@ cdef extern from "kernels.h" nogil:
         double unit
         ptrdiff_t tile_classes, tile_classes_read
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil
-        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate,
+        void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
                         const void *next, void *e, double *coarse, double *fine) noexcept nogil
         void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
                       double base_weight, const void *a, double weight, void *out) noexcept nogil
         void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
-                       Line *line) noexcept nogil
-        void (*stream_copy)(const void *row, ptrdiff_t n, void *out, Line *line) noexcept nogil
-        void (*end_line)(Line *line) noexcept nogil
+                       Carry *line) noexcept nogil
+        void (*stream_copy)(const void *row, ptrdiff_t n, void *out, Carry *line) noexcept nogil
+        void (*store_carry)(Carry *line) noexcept nogil
         void (*subtract)(void *out, double a, double weight) noexcept nogil
         void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse,
                          double fine, double weight, void *out) noexcept nogil
-        void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate,
+        void (*log)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
                     double log_total, void *out) noexcept nogil
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
-        void (*spread)(const void *x, ptrdiff_t n, double shift, double *hi,
+        void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi,
                        double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
                     void *out) noexcept nogil
-        void (*terms)(const double *a, const void *const *x, const double *shift, int n,
-                      double *hi, double *lo) noexcept nogil
-        void (*exclude)(void *const *e, const double *coarse, const double *fine,
+        void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
+                      double *lo) noexcept nogil
+        void (*minus_rest)(void *const *e, const double *coarse, const double *fine,
                         int n) noexcept nogil
-        void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half,
+        void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double half,
                               double extra, double coarse, double fine) noexcept nogil
-        ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value) noexcept nogil
-        void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
+        ptrdiff_t (*index_of)(const void *x, ptrdiff_t n, double value) noexcept nogil
+        void (*select)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
                        void *out) noexcept nogil
         void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
-        void (*product)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
+        void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
         double (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
-                             Line *line) noexcept nogil
+                             Carry *line) noexcept nogil
         void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
-                            Line *line) noexcept nogil
+                            Carry *line) noexcept nogil
         void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
                           double *largest) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
@@ -69,12 +69,10 @@ cdef extern from "kernels.h" nogil:
         void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
                             const double *hi, const double *lo, void *x, ptrdiff_t stride,
                             void *edges, bint precede, bint follow) noexcept nogil
-        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                             Next *next, double *coarse, double *fine) noexcept nogil
-        void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
-        void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi,
-                           double *lo) noexcept nogil
-        void (*tile_exclude)(void *tile, const ptrdiff_t *y, const void *picked,
+        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *inv_temperature,
+                             NextTiles *next, double *coarse, double *fine) noexcept nogil
+        void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
+        void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
                              const char *wanted, const double *coarse,
                              const double *fine) noexcept nogil
         void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
@@ -82,7 +80,7 @@ cdef extern from "kernels.h" nogil:
         void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                               const double *coarse, const double *fine, const double *weight,
                               void *out) noexcept nogil
-        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
+        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *inv_temperature,
                          const double *log_total) noexcept nogil
 
     ctypedef struct Doubles "cysoftmax_doubles":

@@ -7,7 +7,7 @@
 // interest is a denormal before it has been divided by the sum. A sum is a pair: `coarse`
 // (a multiple of a fixed unit, summed without error) plus `fine` (what was left over).
 //
-// `rate` is 1 / temperature as a sum of two doubles, by which x - shift is multiplied
+// `inv_temperature` is 1 / temperature as a sum of two doubles, by which x - shift is multiplied
 // wherever an exp or a logarithm is made of it; NULL stands for 1.
 
 #ifndef CYSOFTMAX_KERNELS_H
@@ -40,7 +40,7 @@ typedef struct {
     char bytes[64];
     void *place; // where they belong
     ptrdiff_t n; // so many bytes; 0: none
-} cysoftmax_line;
+} cysoftmax_carry;
 
 // What is to be seen to while exps of a tile are computed. If `tiles` is NULL, 16 reals at
 // x + c * stride are fetched for each class c. Otherwise as many tiles as are being worked on are
@@ -54,7 +54,7 @@ typedef struct {
     ptrdiff_t width;  // reals of a class, 16 for each tile
     ptrdiff_t at;     // so many of them have been copied already
     void *largest;    // as many reals: what is larger in x takes their place
-} cysoftmax_next;
+} cysoftmax_next_tiles;
 
 // `real` stands for the dtype of the table, float or double.
 typedef struct {
@@ -66,8 +66,8 @@ typedef struct {
     double (*max)(const void *x, ptrdiff_t n);
     /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
        that is NULL. Meanwhile the n reals at `next` are fetched, unless that is NULL. */
-    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *rate, const void *next,
-                    void *e, double *coarse, double *fine);
+    void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
+                    const void *next, void *e, double *coarse, double *fine);
     /* out = e (hi + lo) - base base_weight - a weight, where e is from exp_sum. base may be NULL
        for ones, and a NULL for zeros. */
     void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
@@ -75,56 +75,56 @@ typedef struct {
     /* The same with nothing to subtract, and a copy; both past the caches. The end of a row may
        stay in `line`. */
     void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
-                   cysoftmax_line *line);
-    void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_line *line);
+                   cysoftmax_carry *line);
+    void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_carry *line);
     /* Store what is in `line`. */
-    void (*end_line)(cysoftmax_line *line);
+    void (*store_carry)(cysoftmax_carry *line);
     /* *out -= a weight, as scale does it for a class with a != 0 */
     void (*subtract)(void *out, double a, double weight);
     /* out = weight p (1 - p), p = e (hi + lo) for hi + lo = 1 / (coarse + fine) */
     void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse, double fine,
                      double weight, void *out);
     /* out = (x - shift) - log_total */
-    void (*log)(const void *x, ptrdiff_t n, double shift, const double *rate, double log_total,
-                void *out);
+    void (*log)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
+                double log_total, void *out);
     /* hi + lo = sum of a, n <= CYSOFTMAX_CHUNK */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     /* hi + lo = sum of x - shift, n <= CYSOFTMAX_CHUNK, none of the terms positive */
-    void (*spread)(const void *x, ptrdiff_t n, double shift, double *hi, double *lo);
+    void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi, double *lo);
     /* hi + lo = sum of a (x - shift), n <= CYSOFTMAX_CHUNK; with `skip_zeros`, x counts for
        nothing where a is 0, even if it is -inf */
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
                 double *lo);
     /* out = p (v - hi - lo) */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out);
-    /* hi[i] + lo[i] = a[i] (x[i][0] - shift[i]), n times: what dot has for a row of this term
-       alone. Nothing is read where a[i] is 0. */
-    void (*terms)(const double *a, const void *const *x, const double *shift, int n, double *hi,
+    /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 gathered logits: what dot has for a row of
+       this term alone. Where a[i] is 0, so is the term, whatever x[i] is. */
+    void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                   double *lo);
     /* The exp at e[i] becomes minus the sum of the others of its row, n times, so that scale makes
        p - 1 of it without a cancellation. Nothing is done where e[i] is NULL. */
-    void (*exclude)(void *const *e, const double *coarse, const double *fine, int n);
+    void (*minus_rest)(void *const *e, const double *coarse, const double *fine, int n);
     /* The same for each class that has at least half of mass + extra in the distribution a, whose
        sum is mass; a[c] becomes a[c] - mass - extra. */
-    void (*exclude_major)(void *e, void *a, ptrdiff_t n, double mass, double half, double extra,
-                          double coarse, double fine);
+    void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double half, double extra,
+                             double coarse, double fine);
     /* The first i with x[i] == value, or n if there is none. */
-    ptrdiff_t (*find)(const void *x, ptrdiff_t n, double value);
+    ptrdiff_t (*index_of)(const void *x, ptrdiff_t n, double value);
     /* out = where ? x : fill */
-    void (*choose)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out);
+    void (*select)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out);
     /* out = value; past the caches if `stream` */
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
-    void (*product)(const void *a, const void *b, ptrdiff_t n, void *out);
+    void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out);
     /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. widen returns what
        max would of them. */
     double (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
     void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
     /* What stream_copy is for reals. */
-    void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_line *line);
+    void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_carry *line);
     /* What stream is for reals; IEEE's only. */
     void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
-                        cysoftmax_line *line);
+                        cysoftmax_carry *line);
 
     /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
        is `stride` reals on; all 16 must be readable, the first n_rows are written. `largest` is
@@ -143,21 +143,20 @@ typedef struct {
                         const double *hi, const double *lo, void *x, ptrdiff_t stride, void *edges,
                         int precede, int follow);
     /* Meanwhile `next` is seen to, unless that is NULL. */
-    void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
-                         cysoftmax_next *next, double *coarse, double *fine);
+    void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift,
+                         const double *inv_temperature, cysoftmax_next_tiles *next, double *coarse,
+                         double *fine);
     /* x[r] = class y[r] of row r */
-    void (*tile_pick)(const void *tile, const ptrdiff_t *y, void *x);
-    /* What `terms` does for 16 rows, with the logits already picked. */
-    void (*tile_terms)(const void *x, const double *a, const double *shift, double *hi, double *lo);
-    /* What `exclude` does, for class y[r] of each row r, which was picked; nothing where `wanted`
-       is 0. */
-    void (*tile_exclude)(void *tile, const ptrdiff_t *y, const void *picked, const char *wanted,
-                         const double *coarse, const double *fine);
+    void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x);
+    /* What `minus_rest` does, for class y[r] of each row r, which was gathered; nothing where
+       `wanted` is 0. */
+    void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
+                            const char *wanted, const double *coarse, const double *fine);
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
     void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                           const double *coarse, const double *fine, const double *weight,
                           void *out);
-    void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *rate,
+    void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *inv_temperature,
                      const double *log_total);
 } cysoftmax_kernels;
 

@@ -262,16 +262,16 @@ static void fill_signed(const subject *s, uint64_t seed, double *a, ptrdiff_t n)
     }
 }
 
-// Of the rows that have one; for the others it is 1, and the rate NULL.
+// Of the rows that have one; for the others it is 1, and the inv_temperature NULL.
 static const double TEMPERATURES[] = {0.3, 3, 1e3, 1e-3};
 
 // The temperature of the i-th of many cases.
 static double some_temperature(int i) { return TEMPERATURES[i % COUNT(TEMPERATURES)]; }
 
 // 1 / temperature as a sum of two.
-static void make_rate(double temperature, double rate[2]) {
-    rate[0] = 1 / temperature;
-    rate[1] = -fma(rate[0], temperature, -1) / temperature;
+static void make_inverse(double temperature, double inv_temperature[2]) {
+    inv_temperature[0] = 1 / temperature;
+    inv_temperature[1] = -fma(inv_temperature[0], temperature, -1) / temperature;
 }
 
 // ---------------------------------------------------------------- the reference
@@ -307,8 +307,8 @@ static long double cooled_exp(long double d, double temperature) {
 typedef struct {
     const kind *kind;
     ptrdiff_t n;
-    double x[MAX_N], shift, temperature, rates[2];
-    const double *rate;            // NULL where the temperature is 1
+    double x[MAX_N], shift, temperature, inv_temperatures[2];
+    const double *inv_temperature; // NULL where the temperature is 1
     long double exact[MAX_N], sum; // exp((x - shift) / temperature), and its sum
     void *logits, *e;
     double coarse, fine;
@@ -327,8 +327,8 @@ static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n, do
     r->kind = kind;
     r->n = n;
     r->temperature = temperature;
-    r->rate = temperature == 1 ? NULL : r->rates;
-    make_rate(temperature, r->rates);
+    r->inv_temperature = temperature == 1 ? NULL : r->inv_temperatures;
+    make_inverse(temperature, r->inv_temperatures);
     r->seed = (uint64_t)((kind - KINDS) * 5000 + n);
     fill(s, kind, r->seed, r->x, n);
     r->shift = -HUGE_VAL;
@@ -338,7 +338,7 @@ static void make_row(const subject *s, row *r, const kind *kind, ptrdiff_t n, do
     r->sum = sum_of_others(r, -1);
     r->logits = reals(s, r->x, n);
     r->e = reals(s, NULL, n);
-    s->k->exp_sum(r->logits, n, r->shift, r->rate, NULL, r->e, &r->coarse, &r->fine);
+    s->k->exp_sum(r->logits, n, r->shift, r->inv_temperature, NULL, r->e, &r->coarse, &r->fine);
 }
 
 static void divide(const subject *s, double weight, const row *r, double *hi, double *lo) {
@@ -348,15 +348,14 @@ static void divide(const subject *s, double weight, const row *r, double *hi, do
 // x[c] - shift, and minus the sum of the others in place of e[c]: of one row.
 static void difference(const subject *s, const void *x, ptrdiff_t c, double shift, double *hi,
                        double *lo) {
-    const void *place = (const char *)x + c * s->t->size;
     const double one = 1;
-    s->k->terms(&one, &place, &shift, 1, hi, lo);
+    s->k->terms(&one, (const char *)x + c * s->t->size, &shift, 1, hi, lo);
 }
 
-static void exclude(const subject *s, void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
-                    double fine) {
+static void minus_rest(const subject *s, void *e, ptrdiff_t c, ptrdiff_t step, double coarse,
+                       double fine) {
     void *place = at(s, e, c * step);
-    s->k->exclude(&place, &coarse, &fine, 1);
+    s->k->minus_rest(&place, &coarse, &fine, 1);
 }
 
 static double log_total(const subject *s, double coarse, double fine) {
@@ -387,14 +386,14 @@ static void exp_is_within_one_ulp(const subject *s, const row *r) {
 static void no_exp_is_lost_between_two_reals(const subject *s) {
     const long double nothing = ldexpl(1, s->t->min_exponent - s->t->digits);
     const double unit = ldexp(1, 10), shift = ldexp(1.5, 9 + s->t->digits);
-    double coarse, fine, rate[2], x[TILE];
+    double coarse, fine, inv_temperature[2], x[TILE];
     for (int i = 0; i < TILE; i++) x[i] = shift - i * unit;
     for (int steps = 1; steps <= 512; steps++, release()) {
         const double temperature = steps * unit / 64 / (s->t->size == 4 ? 104 : 746);
         void *e = reals(s, NULL, TILE);
         double worst = 0;
-        make_rate(temperature, rate);
-        s->k->exp_sum(reals(s, x, TILE), TILE, shift, rate, NULL, e, &coarse, &fine);
+        make_inverse(temperature, inv_temperature);
+        s->k->exp_sum(reals(s, x, TILE), TILE, shift, inv_temperature, NULL, e, &coarse, &fine);
         for (int i = 0; i < TILE; i++) {
             const long double exact = cooled_exp(-i * unit, temperature);
             if (get(s, e, i) != 0 || exact > nothing)
@@ -433,9 +432,9 @@ static void rest_of_a_confident_row_keeps_its_accuracy(const subject *s, const r
 static void sums_are_the_same_without_e_and_in_place(const subject *s, const row *r) {
     void *x = copy(s, r->logits, r->n);
     double coarse, fine;
-    s->k->exp_sum(x, r->n, r->shift, r->rate, NULL, NULL, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, r->inv_temperature, NULL, NULL, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
-    s->k->exp_sum(x, r->n, r->shift, r->rate, NULL, x, &coarse, &fine);
+    s->k->exp_sum(x, r->n, r->shift, r->inv_temperature, NULL, x, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, x, r->e, r->n));
 }
@@ -443,19 +442,20 @@ static void sums_are_the_same_without_e_and_in_place(const subject *s, const row
 static void exp_sum_writes_nothing_else(const subject *s, const row *r) {
     double coarse, fine;
     void *out = guarded(s, r->n, r->n % 16);
-    s->k->exp_sum(r->logits, r->n, r->shift, r->rate, NULL, out, &coarse, &fine);
+    s->k->exp_sum(r->logits, r->n, r->shift, r->inv_temperature, NULL, out, &coarse, &fine);
     CHECK_ROW(canaries_live(s, out, r->n) && same_reals(s, out, r->e, r->n));
 }
 
 static void the_row_fetched_meanwhile_changes_nothing(const subject *s, const row *r) {
     double coarse, fine;
     void *e = reals(s, NULL, r->n), *next = copy(s, r->logits, r->n);
-    s->k->exp_sum(r->logits, r->n, r->shift, r->rate, next, e, &coarse, &fine);
+    s->k->exp_sum(r->logits, r->n, r->shift, r->inv_temperature, next, e, &coarse, &fine);
     CHECK_ROW(same_bits(coarse, r->coarse) && same_bits(fine, r->fine));
     CHECK_ROW(same_reals(s, e, r->e, r->n) && same_reals(s, next, r->logits, r->n));
 }
 
-// With a rate x - shift is found in another way: an exp may be rounded to the other side.
+// With an inverse temperature x - shift is found in another way: an exp may be rounded to the other
+// side.
 static void a_rate_of_one_changes_a_last_bit_at_most(const subject *s, const row *r) {
     const double one[2] = {1, 0}, total = log_total(s, r->coarse, r->fine);
     double coarse, fine, worst = 0;
@@ -464,7 +464,7 @@ static void a_rate_of_one_changes_a_last_bit_at_most(const subject *s, const row
     s->k->exp_sum(r->logits, r->n, r->shift, one, NULL, out, &coarse, &fine);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), get(s, expected, i)));
-    WITHIN_ROW("e with a rate of one", worst, 1);
+    WITHIN_ROW("e with an inverse temperature of one", worst, 1);
     s->k->log(r->logits, r->n, r->shift, NULL, total, expected);
     s->k->log(r->logits, r->n, r->shift, one, total, out);
     CHECK_ROW(same_reals(s, out, expected, r->n));
@@ -517,18 +517,18 @@ static void max_of_nothing_is_minus_infinity(const subject *s) {
 static void sum_of_exp_is_nan_where_softmax_is(const subject *s) {
     static const double BAD[] = {NAN, HUGE_VAL, -HUGE_VAL};
     static double x[SHORT];
-    double coarse, fine, rate[2];
+    double coarse, fine, inv_temperature[2];
     for (ptrdiff_t n = 1; n <= SHORT; n++)
         for (int b = 0; b < 2 * COUNT(BAD); b++, release()) {
             const double bad = BAD[b / 2];
             fill(s, &KINDS[0], (uint64_t)n, x, n);
-            make_rate(some_temperature((int)n), rate);
+            make_inverse(some_temperature((int)n), inv_temperature);
             ptrdiff_t c = n * 5 / 7;
             for (ptrdiff_t i = 0; i < n; i++)
                 if (i == c || bad == -HUGE_VAL) x[i] = bad;
             void *logits = reals(s, x, n), *e = reals(s, NULL, n);
-            s->k->exp_sum(logits, n, s->k->max(logits, n), b % 2 ? rate : NULL, NULL, e, &coarse,
-                          &fine);
+            s->k->exp_sum(logits, n, s->k->max(logits, n), b % 2 ? inv_temperature : NULL, NULL, e,
+                          &coarse, &fine);
             CHECK(isnan(coarse + fine) && isnan(get(s, e, c)), n);
         }
 }
@@ -637,7 +637,7 @@ static void log_is_within_its_bound(const subject *s, const row *r) {
     void *out = reals(s, NULL, r->n);
     const double total = log_total(s, r->coarse, r->fine);
     double worst = 0;
-    s->k->log(r->logits, r->n, r->shift, r->rate, total, out);
+    s->k->log(r->logits, r->n, r->shift, r->inv_temperature, total, out);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         long double d = ((long double)r->x[i] - r->shift) / r->temperature;
         worst = max(worst, ulps(s->t, get(s, out, i), d - total));
@@ -647,18 +647,18 @@ static void log_is_within_its_bound(const subject *s, const row *r) {
 
 static double huge(const subject *s) { return s->t->size == 4 ? FLT_MAX : DBL_MAX; }
 
-// In the difference, and in the product with the rate.
+// In the difference, and in the product with the inverse temperature.
 static void log_overflows_to_minus_infinity(const subject *s) {
     static double x[SHORT];
-    double rate[2];
-    make_rate(1e-3, rate);
+    double inv_temperature[2];
+    make_inverse(1e-3, inv_temperature);
     for (ptrdiff_t n = 1; n <= SHORT; n++, release())
         for (int tempered = 0; tempered < 2; tempered++) {
             const double shift = tempered ? 0 : huge(s);
             void *out = reals(s, NULL, n);
             int ok = 1;
             for (ptrdiff_t i = 0; i < n; i++) x[i] = i % 2 ? -HUGE_VAL : -huge(s);
-            s->k->log(reals(s, x, n), n, shift, tempered ? rate : NULL, 0.5, out);
+            s->k->log(reals(s, x, n), n, shift, tempered ? inv_temperature : NULL, 0.5, out);
             for (ptrdiff_t i = 0; i < n; i++) ok &= get(s, out, i) == -HUGE_VAL;
             CHECK(ok, n);
         }
@@ -679,18 +679,16 @@ static void terms_survive_overflow(const subject *s) {
     const double big = huge(s), x[] = {-big, -HUGE_VAL, -big, -HUGE_VAL, -big, -big};
     const double shift[] = {big, big, big, 3, 0, big / 2}, a[] = {1, 1, 0.25, 0.5, 3, 1.5};
     enum { N = COUNT(x) };
-    const void *logits = reals(s, x, N), *places[N];
     double hi[N], lo[N];
-    for (int i = 0; i < N; i++) places[i] = (const char *)logits + i * s->t->size;
-    s->k->terms(a, places, shift, N, hi, lo);
+    s->k->terms(a, reals(s, x, N), shift, N, hi, lo);
     for (int i = 0; i < N; i++) CHECK(hi[i] == a[i] * (x[i] - shift[i]) && lo[i] == 0, i);
     release();
 }
 
-// ---------------------------------------------------------------- exclude
+// ---------------------------------------------------------------- minus_rest
 
 // Smaller sums than a normal number may lack terms that round to 0, see above.
-static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const row *r) {
+static void minus_rest_leaves_minus_the_sum_of_the_others(const subject *s, const row *r) {
     const ptrdiff_t places[] = {0, r->n / 2, r->n - 1, (ptrdiff_t)(r->seed * 7 % (uint64_t)r->n)};
     const long double normal = ldexpl(1, s->t->min_exponent);
     void *out = reals(s, NULL, r->n);
@@ -700,7 +698,7 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         const ptrdiff_t c = places[k];
         const long double others = sum_of_others(r, c);
         void *e = copy(s, r->e, r->n);
-        exclude(s, e, c, 1, r->coarse, r->fine);
+        minus_rest(s, e, c, 1, r->coarse, r->fine);
         if (others > normal)
             worst = max(worst, ulps(s->t, get(s, e, c), -ldexpl(others, s->t->exp_scale)));
         s->k->scale(e, r->n, hi, lo, NULL, 0, NULL, 0, out);
@@ -708,18 +706,18 @@ static void exclude_leaves_minus_the_sum_of_the_others(const subject *s, const r
         put(s, e, c, get(s, r->e, c));
         CHECK_ROW(same_reals(s, e, r->e, r->n));
     }
-    WITHIN_ROW("excluded e", worst, 4);
-    WITHIN_ROW("excluded probability", worst_scaled, 5);
+    WITHIN_ROW("minus rest e", worst, 4);
+    WITHIN_ROW("minus rest probability", worst_scaled, 5);
 }
 
-static void exclude_takes_steps(const subject *s, const row *r) {
+static void minus_rest_takes_steps(const subject *s, const row *r) {
     const ptrdiff_t n = r->n < 64 ? r->n : 64, c = n / 3;
     void *e = copy(s, r->e, r->n), *strided = reals(s, NULL, n * TILE);
     for (ptrdiff_t i = 0; i < n; i++) put(s, strided, i * TILE, get(s, e, i));
     void *expected = copy(s, strided, n * TILE);
-    exclude(s, e, c, 1, r->coarse, r->fine);
+    minus_rest(s, e, c, 1, r->coarse, r->fine);
     put(s, expected, c * TILE, get(s, e, c));
-    exclude(s, strided, c, TILE, r->coarse, r->fine);
+    minus_rest(s, strided, c, TILE, r->coarse, r->fine);
     CHECK_ROW(same_reals(s, strided, expected, n * TILE));
 }
 
@@ -733,7 +731,7 @@ static const struct {
               {2, 0.5, 0, 0},    {1, 0, 0, 0.0625}, {1, 0, 0, 1},        {1, 0, 0, 1.0625},
               {0.5, 0, 1, -0.5}, {1, 0.25, 0, -0.3}};
 
-static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, const row *r) {
+static void minus_rest_major_treats_what_has_half_of_the_mass(const subject *s, const row *r) {
     for (int m = 0; m < COUNT(MASSES); m++) {
         void *a = reals(s, NULL, r->n), *e = copy(s, r->e, r->n);
         const double extra = MASSES[m].extra;
@@ -747,10 +745,10 @@ static void exclude_major_excludes_what_has_half_of_the_mass(const subject *s, c
         void *expected_a = copy(s, a, r->n), *expected_e = copy(s, e, r->n);
         for (ptrdiff_t i = 0; i < r->n; i++) {
             if (get(s, a, i) < half) continue;
-            exclude(s, expected_e, i, 1, r->coarse, r->fine);
+            minus_rest(s, expected_e, i, 1, r->coarse, r->fine);
             put(s, expected_a, i, (get(s, a, i) - mass) - extra);
         }
-        s->k->exclude_major(e, a, r->n, mass, half, extra, r->coarse, r->fine);
+        s->k->minus_rest_major(e, a, r->n, mass, half, extra, r->coarse, r->fine);
         CHECK_ROW(same_reals(s, e, expected_e, r->n) && same_reals(s, a, expected_a, r->n));
     }
 }
@@ -824,11 +822,12 @@ static void dot_with_mass_on_minus_infinity_is_minus_infinity(const subject *s) 
         }
 }
 
-// 1 to 16 at a time, some of weight 1, and where the weight is 0 there is no logit to be read.
+// 1 to 16 at a time, some of weight 1; where the weight is 0 the logit is NaN and counts for
+// nothing.
 static void terms_are_what_dot_has_for_each_alone(const subject *s, const row *r) {
     static double a[MAX_N];
     double shift[TILE], hi[TILE + 1], lo[TILE + 1], high, low;
-    const void *places[TILE];
+    void *gathered = reals(s, NULL, TILE);
     int ok = 1;
     fill_signed(s, r->seed, a, r->n);
     for (ptrdiff_t c = 0; c < r->n; c++)
@@ -838,10 +837,10 @@ static void terms_are_what_dot_has_for_each_alone(const subject *s, const row *r
         count = c % TILE + 1 < r->n - c ? c % TILE + 1 : r->n - c;
         for (ptrdiff_t i = 0; i < count; i++) {
             shift[i] = r->shift;
-            places[i] = a[c + i] == 0 ? NULL : at(s, r->logits, c + i);
+            put(s, gathered, i, a[c + i] == 0 ? NAN : r->x[c + i]);
         }
         hi[count] = lo[count] = -42;
-        s->k->terms(a + c, places, shift, (int)count, hi, lo);
+        s->k->terms(a + c, gathered, shift, (int)count, hi, lo);
         ok &= hi[count] == -42 && lo[count] == -42;
         for (ptrdiff_t i = 0; i < count; i++) {
             s->k->dot(at(s, as, c + i), at(s, r->logits, c + i), 1, r->shift, 1, &high, &low);
@@ -854,7 +853,7 @@ static void terms_are_what_dot_has_for_each_alone(const subject *s, const row *r
 
 // A term is rounded eight times on its way: itself, three times in a block, four in the tree.
 // Without the errors of the sum of the blocks it would be 2.3.
-static void spread_is_within_its_bound(const subject *s, const row *r) {
+static void diff_sum_is_within_its_bound(const subject *s, const row *r) {
     wide exact = {0, 0};
     double hi, lo;
     int dead = 0;
@@ -862,24 +861,24 @@ static void spread_is_within_its_bound(const subject *s, const row *r) {
         dead |= r->x[i] == -HUGE_VAL;
         if (!dead) wide_add(&exact, (long double)r->x[i] - r->shift);
     }
-    s->k->spread(r->logits, r->n, r->shift, &hi, &lo);
+    s->k->diff_sum(r->logits, r->n, r->shift, &hi, &lo);
     if (dead)
         CHECK_ROW(hi == -HUGE_VAL);
     else
-        WITHIN_ROW("spread", ulps(s->t, (long double)hi + lo, exact.hi + exact.lo), 2);
+        WITHIN_ROW("diff_sum", ulps(s->t, (long double)hi + lo, exact.hi + exact.lo), 2);
 }
 
-static void spread_is_infinite_or_nan_where_a_logit_is(const subject *s) {
+static void diff_sum_is_infinite_or_nan_where_a_logit_is(const subject *s) {
     static double x[SHORT];
     double hi, lo;
     for (ptrdiff_t n = 1; n <= SHORT; n++)
         for (ptrdiff_t c = 0; c < n; c++, release()) {
             fill(s, &KINDS[0], (uint64_t)n, x, n);
             x[c] = -HUGE_VAL;
-            s->k->spread(reals(s, x, n), n, 8, &hi, &lo);
+            s->k->diff_sum(reals(s, x, n), n, 8, &hi, &lo);
             CHECK(hi == -HUGE_VAL, n);
             x[c] = NAN;
-            s->k->spread(reals(s, x, n), n, 8, &hi, &lo);
+            s->k->diff_sum(reals(s, x, n), n, 8, &hi, &lo);
             CHECK(isnan(hi), n);
         }
 }
@@ -898,44 +897,44 @@ static void vjp_is_within_its_bound(const subject *s, const row *r) {
     WITHIN_ROW("vjp", worst, 2.5);
 }
 
-// ---------------------------------------------------------------- find, choose, product
+// ---------------------------------------------------------------- index_of, select, multiply
 
 // Once in the row; and there and everywhere after it. Among the rest are NaNs.
 static int every_place_is_found(const subject *s, ptrdiff_t n, double value) {
     void *x = reals(s, NULL, n);
     uint64_t seed = (uint64_t)n;
     for (ptrdiff_t i = 0; i < n; i++) put(s, x, i, i % 7 == 3 ? NAN : 2 + noise(&seed));
-    int ok = s->k->find(x, n, value) == n;
+    int ok = s->k->index_of(x, n, value) == n;
     for (ptrdiff_t c = 0; c < n; c++) {
         const double other = get(s, x, c);
         put(s, x, c, value);
-        ok &= s->k->find(x, n, value) == c;
+        ok &= s->k->index_of(x, n, value) == c;
         put(s, x, c, other);
     }
     for (ptrdiff_t c = n - 1; c >= 0; c--) {
         put(s, x, c, value);
-        ok &= s->k->find(x, n, value) == c;
+        ok &= s->k->index_of(x, n, value) == c;
     }
     return ok;
 }
 
-static void find_returns_the_first_place_or_n(const subject *s) {
+static void index_of_returns_the_first_place_or_n(const subject *s) {
     static const double VALUES[] = {0.75, -HUGE_VAL, HUGE_VAL, 0};
     for (int i = 0; i < LENGTHS; i++, release())
         for (int v = 0; v < COUNT(VALUES); v++)
             CHECK(every_place_is_found(s, length(i), VALUES[v]), length(i));
-    CHECK(s->k->find(reals(s, NULL, 0), 0, 0) == 0, 0);
+    CHECK(s->k->index_of(reals(s, NULL, 0), 0, 0) == 0, 0);
     release();
 }
 
-static void find_takes_one_zero_for_the_other_and_never_finds_nan(const subject *s) {
+static void index_of_takes_one_zero_for_the_other_and_never_finds_nan(const subject *s) {
     static double x[MAX_N];
     for (int i = 0; i < LENGTHS; i++, release()) {
         const ptrdiff_t n = length(i);
         for (ptrdiff_t c = 0; c < n; c++) x[c] = c == n - 1 ? -0.0 : NAN;
         const void *row = reals(s, x, n);
-        CHECK(s->k->find(row, n, 0) == n - 1, n);
-        CHECK(s->k->find(row, n, NAN) == n, n);
+        CHECK(s->k->index_of(row, n, 0) == n - 1, n);
+        CHECK(s->k->index_of(row, n, NAN) == n, n);
     }
 }
 
@@ -954,7 +953,7 @@ static unsigned char *mask_bytes(ptrdiff_t offset, ptrdiff_t n) {
 static void rows_are_streamed_whole_and_alone(const subject *s, ptrdiff_t n, ptrdiff_t offset,
                                               int scaled) {
     enum { N_ROWS = 4 };
-    cysoftmax_line line = {{0}, NULL, 0};
+    cysoftmax_carry line = {{0}, NULL, 0};
     void *rows = reals(s, NULL, N_ROWS * n), *expected = reals(s, NULL, N_ROWS * n + 1);
     void *out = guarded(s, N_ROWS * n + 1, offset);
     uint64_t seed = (uint64_t)(n + offset);
@@ -975,7 +974,7 @@ static void rows_are_streamed_whole_and_alone(const subject *s, ptrdiff_t n, ptr
             s->k->stream_copy(row, n, at(s, out, place), &line);
         }
     }
-    s->k->end_line(&line);
+    s->k->store_carry(&line);
     CHECK(same_reals(s, out, expected, N_ROWS * n + 1), n);
     CHECK(canaries_live(s, out, N_ROWS * n + 1), n);
 }
@@ -1000,7 +999,7 @@ static void fill_stores_whole_and_alone(const subject *s) {
 }
 
 // NaN is kept where the byte is true, and leaves no trace where it is not.
-static void choose_takes_x_where_the_byte_is_not_zero(const subject *s) {
+static void select_takes_x_where_the_byte_is_not_zero(const subject *s) {
     static const double FILLS[] = {-HUGE_VAL, 0, 1.5};
     for (ptrdiff_t n = 0; n <= SHORT; n++)
         for (ptrdiff_t offset = 0; offset <= TILE; offset++, release()) {
@@ -1013,17 +1012,17 @@ static void choose_takes_x_where_the_byte_is_not_zero(const subject *s) {
                 put(s, expected, i, where[i] ? get(s, x, i) : fill);
             }
             void *out = guarded(s, n, offset);
-            s->k->choose(where, x, n, fill, out);
+            s->k->select(where, x, n, fill, out);
             CHECK(same_reals(s, out, expected, n) && canaries_live(s, out, n), n);
         }
 }
 
-static void product_is_rounded_once(const subject *s, const row *r) {
+static void multiply_is_rounded_once(const subject *s, const row *r) {
     static double a[MAX_N];
     void *out = reals(s, NULL, r->n), *expected = reals(s, NULL, r->n);
     fill_signed(s, r->seed, a, r->n);
     for (ptrdiff_t i = 0; i < r->n; i++) put(s, expected, i, a[i] * r->x[i]);
-    s->k->product(reals(s, a, r->n), r->logits, r->n, out);
+    s->k->multiply(reals(s, a, r->n), r->logits, r->n, out);
     CHECK_ROW(same_reals(s, out, expected, r->n));
 }
 
@@ -1173,7 +1172,7 @@ static void check_short_rows(const subject *s, ptrdiff_t n, ptrdiff_t offset, in
     static float e[N_ROWS * LONGEST], scaled[LONGEST];
     const size_t size = (size_t)(N_ROWS * n + 1) * 2;
     uint16_t *out = (uint16_t *)guarded(s, (offset + N_ROWS * n) / 2 + 1, 0) + offset;
-    cysoftmax_line line = {{0}, NULL, 0};
+    cysoftmax_carry line = {{0}, NULL, 0};
     uint64_t seed = (uint64_t)n;
     memcpy(expected, out, size);
     for (ptrdiff_t i = 0; i < N_ROWS * n; i++) {
@@ -1191,7 +1190,7 @@ static void check_short_rows(const subject *s, ptrdiff_t n, ptrdiff_t offset, in
             s->k->stream_short(rows + r * n, n, out + place, &line);
         }
     }
-    s->k->end_line(&line);
+    s->k->store_carry(&line);
     CHECK(memcmp(out, expected, size) == 0 && canaries_around(out, (ptrdiff_t)size), n);
 }
 
@@ -1253,20 +1252,20 @@ static void store_log(const subject *s, const void *a, const void *b, ptrdiff_t 
 }
 static void store_cooled_log(const subject *s, const void *a, const void *b, ptrdiff_t n,
                              void *out) {
-    double rate[2];
+    double inv_temperature[2];
     (void)b;
-    make_rate(0.3, rate);
-    s->k->log(a, n, 1.5, rate, 0.7, out);
+    make_inverse(0.3, inv_temperature);
+    s->k->log(a, n, 1.5, inv_temperature, 0.7, out);
 }
 static void store_vjp(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     s->k->vjp(a, b, n, 0.3, 1e-9, out);
 }
 static void store_choice(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
     (void)b;
-    s->k->choose(mask_bytes(3, n), a, n, -1.5, out);
+    s->k->select(mask_bytes(3, n), a, n, -1.5, out);
 }
 static void store_product(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out) {
-    s->k->product(a, b, n, out);
+    s->k->multiply(a, b, n, out);
 }
 
 typedef void storing(const subject *s, const void *a, const void *b, ptrdiff_t n, void *out);
@@ -1470,14 +1469,15 @@ static void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject 
 typedef struct {
     ptrdiff_t n;
     void *rows[TILE], *tile, *logits; // `logits` is the tile as loaded
-    const double *rate;
+    const double *inv_temperature;
     double shift[TILE], coarse[TILE], fine[TILE], log[TILE], hi[TILE], lo[TILE];
 } tile16;
 
-static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken, const double *rate) {
+static void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken,
+                      const double *inv_temperature) {
     static double x[MAX_N];
     t->n = n;
-    t->rate = rate;
+    t->inv_temperature = inv_temperature;
     for (int r = 0; r < TILE; r++) {
         fill(s, &KINDS[(r + n) % COUNT(KINDS)], (uint64_t)(n * TILE + r), x, n);
         if (broken && r == 5) x[n - 1] = NAN;
@@ -1498,13 +1498,13 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
     void *e = reals(s, NULL, t->n);
     double coarse, fine;
     void *fetched = copy(s, t->logits, t->n * TILE);
-    cysoftmax_next next = {.x = fetched, .stride = TILE};
-    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->rate, &next, t->coarse, t->fine);
+    cysoftmax_next_tiles next = {.x = fetched, .stride = TILE};
+    s->k->tile_exp_sum(t->tile, t->n, t->shift, t->inv_temperature, &next, t->coarse, t->fine);
     CHECK(same_reals(s, fetched, t->logits, t->n * TILE), t->n);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         CHECK(t->shift[r] == s->k->max(t->rows[r], t->n), t->n);
-        s->k->exp_sum(t->rows[r], t->n, t->shift[r], t->rate, NULL, e, &coarse, &fine);
+        s->k->exp_sum(t->rows[r], t->n, t->shift[r], t->inv_temperature, NULL, e, &coarse, &fine);
         CHECK(same_bits(t->coarse[r], coarse) && same_bits(t->fine[r], fine), t->n);
         CHECK(row_of_tile_is(s, t->tile, r, e, t->n), t->n);
         t->log[r] = log_total(s, coarse, fine);
@@ -1512,8 +1512,8 @@ static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
 }
 
 // A class of each of the first rows, every third row left out.
-static void exclude_of_several_is_that_of_each_and_passes_over_null(const subject *s,
-                                                                    const tile16 *t) {
+static void minus_rest_of_several_is_that_of_each_and_passes_over_null(const subject *s,
+                                                                       const tile16 *t) {
     void *e = copy(s, t->tile, t->n * TILE), *expected = copy(s, t->tile, t->n * TILE);
     for (int n_rows = 0; n_rows <= TILE; n_rows++) {
         void *places[TILE];
@@ -1521,10 +1521,11 @@ static void exclude_of_several_is_that_of_each_and_passes_over_null(const subjec
             places[r] = r % 3 == 1 ? NULL : at(s, e, (r + n_rows) % t->n * TILE + r);
         memcpy(e, t->tile, (size_t)(t->n * TILE * s->t->size));
         memcpy(expected, t->tile, (size_t)(t->n * TILE * s->t->size));
-        s->k->exclude(places, t->coarse, t->fine, n_rows);
+        s->k->minus_rest(places, t->coarse, t->fine, n_rows);
         for (int r = 0; r < n_rows; r++)
             if (r % 3 != 1)
-                exclude(s, at(s, expected, r), (r + n_rows) % t->n, TILE, t->coarse[r], t->fine[r]);
+                minus_rest(s, at(s, expected, r), (r + n_rows) % t->n, TILE, t->coarse[r],
+                           t->fine[r]);
         CHECK(same_reals(s, e, expected, t->n * TILE), t->n);
     }
 }
@@ -1538,13 +1539,13 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     s->k->tile_variance(t->tile, t->n, t->hi, t->lo, t->coarse, t->fine, weight, variance);
     CHECK(same_reals(s, t->tile, e, t->n * TILE), t->n);
     s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
-    s->k->tile_log(t->logits, t->n, t->shift, t->rate, t->log);
+    s->k->tile_log(t->logits, t->n, t->shift, t->inv_temperature, t->log);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
         for (ptrdiff_t c = 0; c < t->n; c++) put(s, row, c, get(s, e, c * TILE + r));
         s->k->scale(row, t->n, t->hi[r], t->lo[r], NULL, 0, NULL, 0, out);
         CHECK(row_of_tile_is(s, t->tile, r, out, t->n), t->n);
-        s->k->log(t->rows[r], t->n, t->shift[r], t->rate, t->log[r], out);
+        s->k->log(t->rows[r], t->n, t->shift[r], t->inv_temperature, t->log[r], out);
         CHECK(row_of_tile_is(s, t->logits, r, out, t->n), t->n);
         s->k->variance(row, t->n, t->hi[r], t->lo[r], t->coarse[r], t->fine[r], weight[r], out);
         CHECK(row_of_tile_is(s, variance, r, out, t->n), t->n);
@@ -1578,10 +1579,10 @@ static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
     for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, i % 7 == 3 ? NAN : noise(&seed));
     for (ptrdiff_t i = 0; i < width; i++) put(s, largest, i, -INFINITY);
     s->k->tiles_load(x, stride, n, n_tiles, expected, pitch, loaded);
-    cysoftmax_next next = {x, stride, copied, pitch, width, 0, largest};
+    cysoftmax_next_tiles next = {x, stride, copied, pitch, width, 0, largest};
     for (int i = 0; i < n_tiles; i++) {
         void *tile = copy(s, t->logits, n * TILE);
-        s->k->tile_exp_sum(tile, n, t->shift, t->rate, &next, coarse, fine);
+        s->k->tile_exp_sum(tile, n, t->shift, t->inv_temperature, &next, coarse, fine);
         ok &= same_reals(s, tile, t->tile, n * TILE);
         for (int r = 0; r < TILE; r++)
             ok &= same_bits(coarse[r], t->coarse[r]) && same_bits(fine[r], t->fine[r]);
@@ -1597,15 +1598,15 @@ static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
 
 static void tiles_agree_with_rows_to_the_last_bit(const subject *s) {
     tile16 t;
-    double rate[2];
+    double inv_temperature[2];
     for (int i = 0; i < LENGTHS; i++)
         for (int k = 0; k < 4; k++, release()) {
             const int broken = k % 2, tempered = k / 2;
-            make_rate(some_temperature(i), rate);
-            make_tile(s, &t, length(i), broken, tempered ? rate : NULL);
+            make_inverse(some_temperature(i), inv_temperature);
+            make_tile(s, &t, length(i), broken, tempered ? inv_temperature : NULL);
             tile_sums_are_those_of_the_rows(s, &t);
             check_next_tiles(s, &t, 1 + i % 5);
-            exclude_of_several_is_that_of_each_and_passes_over_null(s, &t);
+            minus_rest_of_several_is_that_of_each_and_passes_over_null(s, &t);
             tile_outputs_are_those_of_the_rows(s, &t);
         }
 }
@@ -1762,27 +1763,27 @@ static void hash_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t 
     s->k->log(logits, n, shift, NULL, log = log_total(s, coarse, fine), out);
     hash(h, log);
     hash_reals(s, h, out, n);
-    exclude(s, e, n / 2, 1, coarse, fine);
+    minus_rest(s, e, n / 2, 1, coarse, fine);
     hash_reals(s, h, e, n);
 }
 
 static void hash_cooled_row(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
     static double x[MAX_N];
     void *e = reals(s, NULL, n), *out = reals(s, NULL, n);
-    double coarse, fine, hi, lo, weight = 1, rate[2];
+    double coarse, fine, hi, lo, weight = 1, inv_temperature[2];
     fill(s, kind, (uint64_t)n, x, n);
-    make_rate(some_temperature((int)n), rate);
+    make_inverse(some_temperature((int)n), inv_temperature);
     const void *logits = reals(s, x, n);
     const double shift = s->k->max(logits, n);
-    s->k->exp_sum(logits, n, shift, rate, NULL, e, &coarse, &fine);
+    s->k->exp_sum(logits, n, shift, inv_temperature, NULL, e, &coarse, &fine);
     hash_pair(h, &coarse, &fine, 1);
     hash_reals(s, h, e, n);
     s->isa->doubles->divide(&weight, &coarse, &fine, 1, &hi, &lo);
     s->k->variance(e, n, hi, lo, coarse, fine, 0.7, out);
     hash_reals(s, h, out, n);
-    s->k->log(logits, n, shift, rate, log_total(s, coarse, fine), out);
+    s->k->log(logits, n, shift, inv_temperature, log_total(s, coarse, fine), out);
     hash_reals(s, h, out, n);
-    s->k->spread(logits, n, shift, &hi, &lo);
+    s->k->diff_sum(logits, n, shift, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
 }
 
@@ -1803,7 +1804,7 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     hash_pair(h, &hi, &lo, 1);
     s->k->vjp(target, e, n, hi, lo, out);
     hash_reals(s, h, out, n);
-    s->k->exclude_major(e, target, n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, mass, 1e-6);
+    s->k->minus_rest_major(e, target, n, mass, mass > 0 ? mass / 2 : HUGE_VAL, 0, mass, 1e-6);
     hash_reals(s, h, target, n);
     s->k->scale(e, n, 0.7, 1e-10, NULL, 0, target, 0.3, out);
     hash_reals(s, h, out, n);
@@ -1817,35 +1818,35 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
 static void hash_elements(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
     static double x[MAX_N], a[MAX_N];
     double shift[TILE], hi[TILE], lo[TILE];
-    const void *places[TILE];
+    void *gathered = reals(s, NULL, TILE);
     const int few = n < TILE ? (int)n : TILE;
     fill(s, kind, (uint64_t)n + 4, x, n);
     fill_signed(s, (uint64_t)n + 5, a, n);
     void *logits = reals(s, x, n), *out = reals(s, NULL, n);
     for (int i = 0; i < few; i++) {
         shift[i] = x[0];
-        places[i] = at(s, logits, n - 1 - i);
+        put(s, gathered, i, x[n - 1 - i]);
     }
-    s->k->terms(a, places, shift, few, hi, lo);
+    s->k->terms(a, gathered, shift, few, hi, lo);
     hash_pair(h, hi, lo, few);
-    hash(h, (double)s->k->find(logits, n, s->k->max(logits, n)));
-    s->k->choose(mask_bytes(0, n), logits, n, 0.3, out);
+    hash(h, (double)s->k->index_of(logits, n, s->k->max(logits, n)));
+    s->k->select(mask_bytes(0, n), logits, n, 0.3, out);
     hash_reals(s, h, out, n);
-    s->k->product(reals(s, a, n), logits, n, out);
+    s->k->multiply(reals(s, a, n), logits, n, out);
     hash_reals(s, h, out, n);
 }
 
-static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *rate) {
+static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *inv_temperature) {
     tile16 t;
     void *rows[TILE], *variance = reals(s, NULL, n * TILE);
-    make_tile(s, &t, n, 0, rate);
-    s->k->tile_exp_sum(t.tile, n, t.shift, rate, NULL, t.coarse, t.fine);
+    make_tile(s, &t, n, 0, inv_temperature);
+    s->k->tile_exp_sum(t.tile, n, t.shift, inv_temperature, NULL, t.coarse, t.fine);
     hash_pair(h, t.coarse, t.fine, TILE);
     hash_reals(s, h, t.tile, n * TILE);
     s->k->tile_variance(t.tile, n, t.fine, t.coarse, t.coarse, t.fine, t.coarse, variance);
     hash_reals(s, h, variance, n * TILE);
     s->k->tile_scale(t.tile, n, t.coarse, t.fine);
-    s->k->tile_log(t.logits, n, t.shift, rate, t.coarse);
+    s->k->tile_log(t.logits, n, t.shift, inv_temperature, t.coarse);
     for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
     s->k->tile_store(t.tile, n, NULL, NULL, rows, 1, TILE);
     for (int r = 0; r < TILE; r++) hash_reals(s, h, rows[r], n);
@@ -1884,7 +1885,7 @@ static void hash_doubles(const subject *s, uint64_t *h) {
 
 static uint64_t hash_of_results(const cysoftmax_isa *isa) {
     uint64_t h = 0xcbf29ce484222325u;
-    double rate[2];
+    double inv_temperature[2];
     for (int t = 0; t < COUNT(DTYPES); t++) {
         const subject s = subject_of(isa, t);
         for (int i = 0; i < LENGTHS; i++, release()) {
@@ -1894,9 +1895,9 @@ static uint64_t hash_of_results(const cysoftmax_isa *isa) {
                 hash_target(&s, &h, &KINDS[k], length(i));
                 hash_elements(&s, &h, &KINDS[k], length(i));
             }
-            make_rate(some_temperature(i), rate);
+            make_inverse(some_temperature(i), inv_temperature);
             hash_tile(&s, &h, length(i), NULL);
-            hash_tile(&s, &h, length(i), rate);
+            hash_tile(&s, &h, length(i), inv_temperature);
         }
         hash_short_floats(&s, &h);
         hash_doubles(&s, &h);
@@ -1919,7 +1920,7 @@ static void (*const EXP_TESTS[])(const subject *s, const row *r) = {
     scale_makes_probabilities,
     variance_is_within_its_bound,
     log_is_within_its_bound,
-    exclude_leaves_minus_the_sum_of_the_others,
+    minus_rest_leaves_minus_the_sum_of_the_others,
 };
 
 static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
@@ -1930,15 +1931,15 @@ static void (*const ROW_TESTS[])(const subject *s, const row *r) = {
     a_missing_base_is_all_ones_and_one_without_weight_is_nothing,
     subtract_is_scale_with_a_for_one_class,
     difference_is_exact,
-    exclude_takes_steps,
-    exclude_major_excludes_what_has_half_of_the_mass,
+    minus_rest_takes_steps,
+    minus_rest_major_treats_what_has_half_of_the_mass,
     sum_has_twice_the_digits,
     dot_has_twice_the_digits,
     dot_skips_zeros_even_at_minus_infinity,
     terms_are_what_dot_has_for_each_alone,
-    spread_is_within_its_bound,
+    diff_sum_is_within_its_bound,
     vjp_is_within_its_bound,
-    product_is_rounded_once,
+    multiply_is_rounded_once,
 };
 
 static void (*const TESTS[])(const subject *s) = {
@@ -1952,10 +1953,10 @@ static void (*const TESTS[])(const subject *s) = {
     log_overflows_to_minus_infinity,
     terms_survive_overflow,
     dot_with_mass_on_minus_infinity_is_minus_infinity,
-    spread_is_infinite_or_nan_where_a_logit_is,
-    find_returns_the_first_place_or_n,
-    find_takes_one_zero_for_the_other_and_never_finds_nan,
-    choose_takes_x_where_the_byte_is_not_zero,
+    diff_sum_is_infinite_or_nan_where_a_logit_is,
+    index_of_returns_the_first_place_or_n,
+    index_of_takes_one_zero_for_the_other_and_never_finds_nan,
+    select_takes_x_where_the_byte_is_not_zero,
     only_float32_has_numbers_of_16_bits,
     widen_is_exact_for_every_pattern,
     widen_finds_the_maximum,
