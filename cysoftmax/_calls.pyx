@@ -13,7 +13,7 @@ from cysoftmax._checks cimport (
     apart_from, check_axis, check_logits, check_options, check_out, check_scale, check_target,
     check_threads, class_last, computed_in, delivered, options_apart_from, shape_of,
     shape_without, workspace)
-from cysoftmax._job cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
+from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
 
 import numpy as np
 

@@ -1,12 +1,11 @@
-# What one call is about: the arrays with their strides, the options, and how a number is read
-# from an array or written to one. Included by _core.pyx, which says what is done with them.
+# cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
+# What one call is about: its arrays with their strides, and its options. Reads no number.
 
-from libc.stdint cimport (
-    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t)
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport abort
-from libc.string cimport memcpy
 
-from cysoftmax._kernels cimport TILE, Doubles, Kernels
+from cysoftmax._kernels cimport Doubles, Kernels, TILE
+from cysoftmax._what cimport GRAD, SOFTMAX
 
 cdef extern from *:
     """
@@ -16,16 +15,7 @@ cdef extern from *:
     """
     const bint CYSOFTMAX_DEBUG
 
-cdef enum:                  # what is wanted
-    SOFTMAX = 1
-    LOG_SOFTMAX = 2
-    LOGSUMEXP = 4
-    LOSS = 8
-    GRAD = 16
-    VJP = 32
-    MASS = 64               # of the weights of the rows, their sum alone
-    VARIANCE = 128          # the diagonal of the Hessian
-    STATS = 256
+cdef enum:
     MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
     MAX_ARRAYS = 9          # those of a Job
     BAD_LABEL = -1
@@ -107,21 +97,6 @@ cdef struct Job:
     ptrdiff_t shape[MAX_DIMS]
     ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 
-ctypedef fused integer:
-    int8_t
-    int16_t
-    int32_t
-    int64_t
-    uint8_t
-    uint16_t
-    uint32_t
-    uint64_t
-
-ctypedef fused number:
-    integer
-    float
-    double
-
 
 cdef inline void expect(bint condition) noexcept nogil:
     """In a debug build, stop at once where an index is outside of its array."""
@@ -151,241 +126,34 @@ cdef inline bint in_line(const Job *job, ptrdiff_t first, ptrdiff_t n) noexcept 
     return job.ndim == 1 or first % job.shape[job.ndim - 1] + n <= job.shape[job.ndim - 1]
 
 
-# ---------------------------------------------------------------- rows of numbers
-
-cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                         ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
-    """Copy n strided numbers to strided reals of the given size."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if itemsize == 4:
-            (<float *>(target + c * target_step))[0] = <float>source[0]
-        else:
-            (<double *>(target + c * target_step))[0] = <double>source[0]
-        source = <const number *>(<const char *>source + step)
+cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether rows in line lie side by side, each class of many of them in one piece."""
+    return (rows.data != NULL and rows.step != job.itemsize
+            and rows.outer[job.ndim - 1] == job.itemsize)
 
 
-cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                            ptrdiff_t target_step, ptrdiff_t item) noexcept nogil:
-    """Copy n strided items of 1, 2, 4 or 8 bytes as they are."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if item == 4:
-            (<uint32_t *>(target + c * target_step))[0] = (<const uint32_t *>source)[0]
-        elif item == 8:
-            (<uint64_t *>(target + c * target_step))[0] = (<const uint64_t *>source)[0]
-        elif item == 2:
-            (<uint16_t *>(target + c * target_step))[0] = (<const uint16_t *>source)[0]
-        else:
-            target[c * target_step] = source[0]
-        source += step
+cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
+    """Whether each row begins where the one before it ends."""
+    return job.ndim == 1 and rows.direct and rows.outer[0] == job.n_classes * job.itemsize
 
 
-cdef inline void load_numbers(const Job *job, const Rows *rows, ptrdiff_t i,
-                              char *into) noexcept nogil:
-    """Row i of numbers of any kind, as reals side by side."""
-    cdef const void *p = row_at(job, rows, i)
-    cdef ptrdiff_t step = rows.step, n = job.n_classes, size = job.itemsize
-    if rows.direct and rows.item == size:
-        memcpy(into, p, n * size)
-    elif rows.kind == c'f':
-        convert[float](<const float *>p, step, n, into, size, size)
-    elif rows.kind == c'd':
-        convert[double](<const double *>p, step, n, into, size, size)
-    elif rows.kind == c'i':
-        if rows.item == 1:
-            convert[int8_t](<const int8_t *>p, step, n, into, size, size)
-        elif rows.item == 2:
-            convert[int16_t](<const int16_t *>p, step, n, into, size, size)
-        elif rows.item == 4:
-            convert[int32_t](<const int32_t *>p, step, n, into, size, size)
-        else:
-            convert[int64_t](<const int64_t *>p, step, n, into, size, size)
-    elif rows.kind == c'u':
-        if rows.item == 1:
-            convert[uint8_t](<const uint8_t *>p, step, n, into, size, size)
-        elif rows.item == 2:
-            convert[uint16_t](<const uint16_t *>p, step, n, into, size, size)
-        elif rows.item == 4:
-            convert[uint32_t](<const uint32_t *>p, step, n, into, size, size)
-        else:
-            convert[uint64_t](<const uint64_t *>p, step, n, into, size, size)
-    else:
-        load_halves(job, rows, <const char *>p, into)
+cdef inline ptrdiff_t tile_bytes(const Job *job) noexcept nogil:
+    """From one tile to the next: an odd number of lines of 64 bytes, so that their classes do not
+    compete for the same place in a cache."""
+    return (job.n_classes | 1) * TILE * job.itemsize
 
 
-cdef inline double load_halves(const Job *job, const Rows *rows, const char *place,
-                               char *into) noexcept nogil:
-    """Numbers of 16 bits, as float32; returns what `max` does for them. Those that do not lie side
-    by side are first put into the upper half of `into`: widening from there overtakes them at the
-    very end only."""
-    cdef ptrdiff_t n = job.n_classes
-    if rows.step != 2:
-        copy_items(place, rows.step, n, into + 2 * n, 2, 2)
-        place = into + 2 * n
-    return job.kernels.widen(<const uint16_t *>place, n, rows.kind == c'b', into)
+cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
+    """One of those that are worked on together."""
+    return tiles + t * tile_bytes(job)
 
 
-cdef inline void store_row(const Job *job, const Rows *rows, ptrdiff_t i,
-                           char *row) noexcept nogil:
-    """Put reals that lie side by side, which may be overwritten, into row i."""
-    cdef char *place = row_at(job, rows, i)
-    cdef ptrdiff_t n = job.n_classes
-    if rows.item == 2 and rows.step == 2:
-        job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>place)
-    else:
-        if rows.item == 2:
-            job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>row)
-        copy_items(row, rows.item, n, place, rows.step, rows.item)
+cdef inline bint leaves_more(const Job *job) noexcept nogil:
+    """Whether b / (keep s) can be anything but the mass."""
+    return job.smoothing != 0 or job.z_loss != 0
 
 
-cdef inline void put_number(const Job *job, const Rows *rows, char *place,
-                            double value) noexcept nogil:
-    cdef float single = <float>value
-    if rows.kind == c'd':
-        (<double *>place)[0] = value
-    elif rows.kind == c'f':
-        (<float *>place)[0] = single
-    else:
-        job.kernels.narrow(&single, 1, rows.kind == c'b', <uint16_t *>place)
-
-
-cdef inline void fill_row(const Job *job, const Rows *rows, ptrdiff_t i,
-                          double value) noexcept nogil:
-    """The same number for every class of row i, if there is such an array."""
-    cdef ptrdiff_t c
-    cdef char *place
-    if rows.data == NULL:
-        return
-    place = row_at(job, rows, i)
-    if rows.direct:
-        job.kernels.fill(value, job.n_classes, place, job.stream)
-        return
-    for c in range(job.n_classes):
-        put_number(job, rows, place + c * rows.step, value)
-
-
-cdef inline double real_at(const Job *job, const char *reals, ptrdiff_t c) noexcept nogil:
-    expect(0 <= c)
-    if job.itemsize == 4:
-        return (<const float *>reals)[c]
-    return (<const double *>reals)[c]
-
-
-cdef inline void put_real(const Job *job, char *reals, ptrdiff_t c, double value) noexcept nogil:
-    if job.itemsize == 4:
-        (<float *>reals)[c] = <float>value
-    else:
-        (<double *>reals)[c] = value
-
-
-# ---------------------------------------------------------------- labels
-
-cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
-                           ptrdiff_t *y) noexcept nogil:
-    """The labels of n rows. Each is read once, so that another thread that changes it cannot
-    make a checked label into another one."""
-    cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
-    cdef const char *place = row_at(job, &job.target, first)
-    cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
-    cdef bint line = in_line(job, first, n)
-    cdef int r
-    if sizeof(integer) == sizeof(y[0]) and line and step == <ptrdiff_t>sizeof(y[0]):
-        memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
-    else:
-        for r in range(n):
-            if not line:
-                place = row_at(job, &job.target, first + r)
-            y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
-            place += step
-    # As 64 bits. The highest is set in a label that is negative, or in its distance from the last
-    # class if it lies beyond that.
-    for r in range(n):
-        label = <uint64_t>y[r]
-        signs |= label | (last - label)
-    if signs >> 63 == 0 and not job.ignores:
-        return
-    for r in range(n):
-        label = <uint64_t>y[r]
-        if job.ignores and label == job.ignore:
-            y[r] = IGNORED_LABEL
-        elif label > last:
-            y[r] = BAD_LABEL
-
-
-cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
-    cdef bint signed = job.target.kind == c'i'
-    if job.target.item == 8:
-        if signed:
-            labels_as(<int64_t>0, job, first, n, y)
-        else:
-            labels_as(<uint64_t>0, job, first, n, y)
-    elif job.target.item == 4:
-        if signed:
-            labels_as(<int32_t>0, job, first, n, y)
-        else:
-            labels_as(<uint32_t>0, job, first, n, y)
-    elif job.target.item == 2:
-        if signed:
-            labels_as(<int16_t>0, job, first, n, y)
-        else:
-            labels_as(<uint16_t>0, job, first, n, y)
-    elif signed:
-        labels_as(<int8_t>0, job, first, n, y)
-    else:
-        labels_as(<uint8_t>0, job, first, n, y)
-
-
-# ---------------------------------------------------------------- sums
-
-cdef struct Total:                  # of a row, in natural units
-    double coarse, fine, error
-
-
-cdef inline double two_sum(double a, double b, double *error) noexcept nogil:
-    cdef double s = a + b
-    cdef double part = s - a
-    error[0] = (a - (s - part)) + (b - part)
-    return s
-
-
-cdef inline void add(Total *total, double coarse, double fine) noexcept nogil:
-    """Add one block of classes; total.coarse, total.fine and total.error are kept apart."""
-    cdef double e1, e2
-    total.coarse = two_sum(total.coarse, coarse, &e1)
-    total.fine = two_sum(total.fine, fine, &e2)
-    total.error += e1 + e2
-
-
-cdef inline void finish(Total *total) noexcept nogil:
-    total.fine += total.error
-
-
-cdef inline double total_of_groups(const double *partial, ptrdiff_t n_groups) noexcept nogil:
-    """The sum over all sixteens of rows of hi + lo, in order; the next pair is 4 numbers on."""
-    cdef double hi = 0, lo = 0, error
-    cdef ptrdiff_t g
-    for g in range(n_groups):
-        hi = two_sum(hi, partial[4 * g], &error)
-        lo += error + partial[4 * g + 1]
-    return finite_sum(hi, lo)
-
-
-cdef inline double total_of_rows(const Job *job, const double *values,
-                                 ptrdiff_t n) noexcept nogil:
-    """The same of the numbers of the rows: groups of 16 first."""
-    cdef double[TILE] some
-    cdef double hi = 0, lo = 0, error, group, group_error
-    cdef ptrdiff_t g, r
-    for g in range((n + TILE - 1) // TILE):
-        for r in range(TILE):
-            some[r] = values[g * TILE + r] if g * TILE + r < n else 0
-        job.doubles.add_up(some, &group, &group_error)
-        hi = two_sum(hi, group, &error)
-        lo += error + group_error
-    return finite_sum(hi, lo)
-
-
-cdef inline double finite_sum(double hi, double lo) noexcept nogil:
-    """hi + lo; an infinite hi has a lo that is NaN."""
-    return hi if hi - hi != 0 and hi == hi else hi + lo
+cdef inline bint scales_only(const Job *job) noexcept nogil:
+    """Whether an output is nothing but exps times a factor."""
+    return job.what & SOFTMAX or (
+        job.what & GRAD and job.target_is == LABELS and not leaves_more(job))
