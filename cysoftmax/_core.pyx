@@ -1,40 +1,37 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-"""The mathematics of a row, and the loops over rows.
+"""The core: Python arrays become a Job; the loops over its rows; the sums of their losses.
 
-Arrays come in checked: native byte order, aligned, the class axis last, outputs that do
-not overlap an input unless they are that input. What is left to find here is a bad label.
-
-A row is worked on whole (`do_rows`), or sixteen rows side by side (`do_tiles`), or by blocks
-of its classes (`long_rows`). Which one is a matter of speed: each gives a row the same bits.
-Losses are summed by sixteens, in any of these ways.
-
-The formula of a row with all its options, and the names of its parts, are at `Group`.
+Arrays come in checked: native byte order, aligned, the class axis last, outputs that do not
+overlap an input unless they are that input. What is left to find here is a bad label.
 """
 
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange
 from libc.math cimport NAN, frexp, ldexp
-from libc.stdint cimport PTRDIFF_MAX, uint64_t, uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cysoftmax._formula cimport Group, factor_for, weights_of
+from cysoftmax._formula cimport MOST_ROWS, Block, factor_for, finish_block, take_factors, take_logs
 from cysoftmax._job cimport (
-    BAD_LABEL, CYSOFTMAX_DEBUG, DISTRIBUTION, Job, LABELS, Rows, SPARSE, Weights, leaves_more)
-from cysoftmax._kernels cimport Isa, TILE, cache_size, fp_enter, fp_leave, fp_mode, isas
-from cysoftmax._numbers cimport number, read_labels
-from cysoftmax._plan cimport (
-    LABELS_AT_ONCE, MOST_ROWS, PAGE, STREAM_ROW_BYTES, lay_out_scratch, long_and_few)
-from cysoftmax._rows cimport do_rows, do_vjp, sum_of_exp
+    CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Loss,
+    RowWeights, Sparse)
+from cysoftmax._kernels cimport CHUNK, TILE, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._numbers cimport BAD_LABEL, read_labels
+from cysoftmax._plan cimport make_plan
+from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
+from cysoftmax._scratch cimport PAGE, Scratch, open_scratch, scratch_of
 from cysoftmax._spans cimport (
-    LONG_SHARE, long_close, long_exp, long_finish, long_max, long_open, long_out)
-from cysoftmax._sums cimport chunks, mass_of, total_of_groups, total_of_rows
-from cysoftmax._target cimport open_group
+    LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, end_stage, join_span, open_spans,
+    walk_span)
+from cysoftmax._sums cimport (
+    ChunkSums, Pair, Total, add, chunk_size, chunks, sum_chunks, total_of_rows, total_of_sixteens)
+from cysoftmax._target cimport open_block, total_of
 from cysoftmax._threads cimport thread_count, thread_num
-from cysoftmax._tiles cimport do_tiles
-from cysoftmax._what cimport GRAD, LOSS, MASS, SOFTMAX, STATS, VJP
-from cysoftmax._write cimport begin_thread, end_thread, keep_numbers
+from cysoftmax._tiles cimport load_tiles, reduce_tiles, write_tiles
+from cysoftmax._what cimport LOSS, SOFTMAX, STATS, VJP
+from cysoftmax._write cimport close_scratch, store_block, store_sums
 
 import os
 
@@ -88,172 +85,262 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 # Half of the last level; hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
+cdef enum:
+    LABELS_AT_ONCE = 512            # of one check of labels
 
-# ---------------------------------------------------------------- loops over rows
 
+# ---------------------------------------------------------------- blocks of rows
 
-cdef void do_group(Job *job, char *scratch, ptrdiff_t first) noexcept nogil:
-    """One unit of the loop: job.group_rows rows from `first` on."""
-    cdef int n_rows = <int>min(<ptrdiff_t>job.group_rows, job.n_rows - first), r
-    if job.what & VJP:
-        for r in range(n_rows):
-            do_vjp(job, scratch, first + r)
-        return
-    cdef Group g
-    cdef Weights[MOST_ROWS] weights
-    open_group(job, &g, first, n_rows, weights)
-    if job.tiles > 0:
-        do_tiles(job, scratch, &g)
+cdef void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Take one block of rows through the four stages: open, load, reduce, write."""
+    cdef Block b
+    cdef RowWeights[MOST_ROWS] weights
+    cdef char *tiles
+    cdef int begin = 0, end
+    open_block_at(job, s, &b, index, weights)
+    if job.plan.way == TILES:
+        tiles = s.buffers[s.current]
+        load_tiles(job, s, &b)
+        reduce_tiles(job, s, &b, tiles)
+        finish_part(job, &b, 0, b.n_rows)
+        write_tiles(job, s, &b, tiles)
     else:
-        do_rows(job, scratch, &g)
-    keep_group(job, &g)
+        while begin < b.n_rows:
+            end = min(begin + job.plan.part_rows, b.n_rows)
+            load_rows(job, s, &b, begin, end)
+            reduce_rows(job, s, &b, begin, end)
+            finish_part(job, &b, begin, end)
+            write_rows(job, s, &b, begin, end)
+            begin = end
+    finish_block(job, &b)
+    store_block(job, &b)
 
 
-cdef inline void keep_group(const Job *job, const Group *g) noexcept nogil:
-    """Store what the rows of a group amount to wherever it is wanted: sums, of sixteen rows."""
-    cdef double[TILE] weight
-    cdef double *sums
-    cdef int r, t, i
-    if job.losses != NULL or job.result.data != NULL:
-        for r in range(g.n_rows):
-            keep_numbers(job, g.first + r, g.loss[r], weights_of(g, r).weight)
-    if job.partial == NULL:
-        return
-    for t in range((g.n_rows + TILE - 1) // TILE):
-        r = t * TILE
-        sums = job.partial + (g.first + r) // TILE * 4
-        job.doubles.add_up(g.loss + r, sums, sums + 1)
-        if job.weighted:
-            for i in range(TILE):
-                weight[i] = weights_of(g, r + i).weight if r + i < g.n_rows else 0
-            job.doubles.add_up(weight, sums + 2, sums + 3)
+cdef void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Open one block of rows, for its weights alone."""
+    cdef Block b
+    cdef RowWeights[MOST_ROWS] weights
+    cdef int r
+    open_block_at(job, s, &b, index, weights)
+    for r in range(b.n_rows if job.plan.way == ROWS else 0):
+        weigh_rows(job, s, &b, r, r + 1)
+    store_sums(job, &b)
 
 
-cdef int run(Job *job, int n_threads) except -1:
-    """All rows, in groups that the threads share out among themselves."""
-    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE, n_groups, share, g
-    cdef char[4 * PAGE] small       # malloc takes longer than a few short rows do
-    cdef ptrdiff_t n_bytes
-    cdef char *scratch
-    cdef char *memory = small
+cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,
+                               RowWeights *weights) noexcept nogil:
+    """Open the block of that index."""
+    cdef ptrdiff_t first = index * job.plan.block_rows
+    open_block(job, b, first, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first),
+               weights, &s.bad_label)
+
+
+cdef inline void finish_part(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute what the outputs of some rows need of their sums: factors, and logarithms if the
+    outputs depend on them."""
+    if job.plan.log_first:
+        take_logs(job, b, begin, end)
+    take_factors(job, b, begin, end)
+
+
+cdef void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all blocks, of rows or tiles: each is one thread's. With `weigh_only`, only add up what
+    the rows weigh."""
+    cdef ptrdiff_t i
     cdef fp_mode mode = 0
+    if job.plan.n_threads == 1:
+        mode = fp_enter()
+        for i in range(job.plan.n_blocks):
+            do_or_weigh(job, scratch_of(job, memory, 0), i, weigh_only)
+        close_scratch(job, scratch_of(job, memory, 0))
+        fp_leave(mode)
+        return
+    with parallel(num_threads=job.plan.n_threads):
+        mode = fp_enter()
+        for i in prange(job.plan.n_blocks, schedule="static", chunksize=job.plan.thread_blocks):
+            do_or_weigh(job, scratch_of(job, memory, thread_num()), i, weigh_only)
+        close_scratch(job, scratch_of(job, memory, thread_num()))
+        fp_leave(mode)
 
-    if job.n_classes > PTRDIFF_MAX // (8 * TILE * n_threads * job.itemsize):
-        raise MemoryError(f"scratch for rows of {job.n_classes} classes cannot be had")
-    lay_out_scratch(job)
-    job.group_rows = TILE
-    if job.tiles > 0:
-        job.tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>job.tiles, n_tiles // n_threads))
-        job.group_rows = job.tiles * TILE
-    elif 1 < n_threads and job.n_rows < 64 * n_threads:
-        job.group_rows = 1      # the losses of all rows are then kept
-    n_groups = (job.n_rows + job.group_rows - 1) // job.group_rows
-    n_threads = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>n_threads, n_groups))
-    share = (n_groups + n_threads - 1) // n_threads     # of a thread, one after the other
-    job.share_rows = share * job.group_rows
-    n_bytes = n_threads * job.scratch_bytes + PAGE
+
+cdef inline void do_or_weigh(const Job *job, Scratch *s, ptrdiff_t i,
+                             bint weigh_only) noexcept nogil:
+    if weigh_only:
+        weigh_block(job, s, i)
+    else:
+        do_block(job, s, i)
+
+
+# ---------------------------------------------------------------- spans of long rows
+
+cdef inline ptrdiff_t spans_of_round(const Job *job) noexcept nogil:
+    """Return how many spans are walked before their sums are added: enough that the threads'
+    meeting costs little, few enough that the sums of their chunks stay small."""
+    return min(job.plan.n_spans * min(job.n_rows, <ptrdiff_t>job.plan.block_rows),
+               <ptrdiff_t>(16 * job.plan.n_threads + 32))
+
+
+cdef inline ptrdiff_t span_bytes(const Job *job) noexcept nogil:
+    """Return the bytes of memory that the threads share: a block, and the sums of a round."""
+    return sizeof(SpanBlock) + spans_of_round(job) * (
+        SPAN_CHUNKS * sizeof(ChunkSums) + sizeof(double))
+
+
+cdef void do_spans(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all rows in blocks, the spans of which the threads share. With `weigh_only`, only add up
+    what the rows weigh."""
+    cdef Scratch *s = scratch_of(job, memory, 0)
+    cdef SpanBlock *sb = <SpanBlock *>(memory + job.plan.n_threads * job.plan.scratch_bytes)
+    cdef ptrdiff_t i
+    cdef fp_mode mode = fp_enter()
+    for i in range(job.plan.n_blocks):
+        open_block_at(job, s, &sb.block, i, sb.weights)
+        open_spans(sb)
+        if job.plan.reads_rows:
+            do_stage(job, memory, sb, WEIGH)
+        if not weigh_only:
+            if not job.what & VJP:
+                do_stage(job, memory, sb, LOAD)
+            do_stage(job, memory, sb, REDUCE)
+            finish_part(job, &sb.block, 0, sb.block.n_rows)
+            finish_block(job, &sb.block)
+            if job.out.data != NULL:
+                do_stage(job, memory, sb, WRITE)
+            store_block(job, &sb.block)
+        else:
+            store_sums(job, &sb.block)
+    fp_leave(mode)
+
+
+cdef void do_stage(const Job *job, char *memory, SpanBlock *sb, int stage) noexcept nogil:
+    """Do one stage for all spans of a block, in rounds; after each, sums are added in order."""
+    cdef ptrdiff_t n = job.plan.n_spans * sb.block.n_rows, size = spans_of_round(job)
+    cdef ptrdiff_t first = 0, end, u
+    cdef ChunkSums *sums = <ChunkSums *>(sb + 1)
+    cdef double *largest = <double *>(sums + size * SPAN_CHUNKS)
+    cdef fp_mode mode = 0
+    while first < n:
+        end = min(first + size, n)
+        with parallel(num_threads=job.plan.n_threads):
+            mode = fp_enter()
+            for u in prange(first, end, schedule="static"):
+                walk_span(job, scratch_of(job, memory, thread_num()), &sb.block, stage, u,
+                          sums + (u - first) * SPAN_CHUNKS, largest + (u - first))
+            close_scratch(job, scratch_of(job, memory, thread_num()))
+            fp_leave(mode)
+        for u in range(first, end):
+            join_span(job, sb, stage, u, sums + (u - first) * SPAN_CHUNKS, largest[u - first])
+        first = end
+    end_stage(job, scratch_of(job, memory, 0), sb, stage)
+
+
+# ---------------------------------------------------------------- a whole call
+
+cdef struct Outcome:
+    double loss, weight             # the sums over all rows
+    bint bad_label                  # a label was out of range; nothing else is meant then
+
+
+cdef bint walk(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all rows in the way that the plan says; return whether a label was out of range."""
+    cdef bint bad = False
+    cdef int t
+    for t in range(job.plan.n_threads):
+        open_scratch(job, scratch_of(job, memory, t))
+    if job.plan.way == SPANS:
+        do_spans(job, memory, weigh_only)
+    else:
+        do_blocks(job, memory, weigh_only)
+    for t in range(job.plan.n_threads):
+        bad |= scratch_of(job, memory, t).bad_label
+    return bad
+
+
+cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
+    """Add up losses and weights of all rows, in the one order."""
+    cdef ptrdiff_t n_sixteens = (job.n_rows + TILE - 1) // TILE
+    outcome.weight = job.n_rows
+    if job.plan.sums_each_row:
+        outcome.loss = total_of_rows(job, job.sums.losses, job.n_rows)
+        if job.plan.weighted:
+            outcome.weight = total_of_rows(job, job.sums.weights, job.n_rows)
+    else:
+        outcome.loss = total_of_sixteens(job.sums.sixteens, n_sixteens)
+        if job.plan.weighted:
+            outcome.weight = total_of_sixteens(job.sums.sixteens + 2, n_sixteens)
+
+
+cdef void do_call(Job *job, char *memory, bint sums, bint grad_of_mean,
+                  Outcome *outcome) noexcept nogil:
+    """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
+    written if that is 0, or if a label is out of range."""
+    if grad_of_mean:
+        outcome.weight = job.n_rows
+        if job.plan.weighted:
+            outcome.bad_label = walk(job, memory, True)
+            if outcome.bad_label:
+                return
+            add_up(job, outcome)
+        if outcome.weight == 0:
+            return
+        job.loss.divisor = outcome.weight
+        fill_plain_weights(job)
+    outcome.bad_label = walk(job, memory, False)
+    if sums:
+        add_up(job, outcome)
+
+
+cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *outcome) except -1:
+    """Plan a call, give it memory, and do it. With `sums`, losses and weights are added up."""
+    cdef char[6 * PAGE] small       # malloc takes longer than a few short rows do
+    cdef char *memory = small
+    cdef ptrdiff_t n_bytes, numbers = 0
+    make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
+    fill_plain_weights(job)
+    n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
+    if job.plan.way == SPANS:
+        n_bytes += span_bytes(job)
+    if sums:
+        numbers = 2 * job.n_rows if job.plan.sums_each_row else (job.n_rows + TILE - 1) // TILE * 4
+        n_bytes += numbers * sizeof(double)
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
         if memory == NULL:
-            raise MemoryError(f"{n_bytes} bytes of scratch cannot be had")
-    scratch = memory + (PAGE - <uintptr_t>memory % PAGE)
-
-    if n_threads == 1:
-        with nogil:
-            mode = fp_enter()
-            begin_thread(scratch)
-            for g in range(n_groups):
-                do_group(job, scratch, g * job.group_rows)
-            end_thread(job, scratch)
-            fp_leave(mode)
-    else:
-        with nogil, parallel(num_threads=n_threads):
-            mode = fp_enter()
-            begin_thread(scratch + thread_num() * job.scratch_bytes)
-            for g in prange(n_groups, schedule="static", chunksize=share):
-                do_group(job, scratch + thread_num() * job.scratch_bytes, g * job.group_rows)
-            end_thread(job, scratch + thread_num() * job.scratch_bytes)
-            fp_leave(mode)
+            raise MemoryError(f"cannot allocate {n_bytes} bytes of scratch")
+    if sums and job.plan.sums_each_row:
+        job.sums.losses = <double *>(memory + n_bytes) - numbers
+        job.sums.weights = job.sums.losses + job.n_rows
+    elif sums:
+        job.sums.sixteens = <double *>(memory + n_bytes) - numbers
+    with nogil:
+        do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, grad_of_mean, outcome)
     if memory != small:
         free(memory)
-    return 0
-
-
-# ---------------------------------------------------------------- few long rows
-
-
-cdef int long_rows(Job *job, int n_threads) except -1:
-    """Fewer rows than threads: each pass is shared out by blocks of classes. Contiguous
-    classes and labels only; the exps wait in the output for their sum."""
-    cdef ptrdiff_t shares = (job.n_classes + LONG_SHARE - 1) // LONG_SHARE, n = job.n_rows
-    cdef ptrdiff_t n_units = shares * n, n_groups = (n + TILE - 1) // TILE, u, g
-    cdef double *largest = <double *>malloc(
-        sizeof(double) * (n_units + 2 * n * chunks(job.n_classes)))
-    cdef Group *groups = <Group *>malloc(
-        n_groups * (sizeof(Group) + TILE * sizeof(Weights)))
-    cdef Weights *weights = <Weights *>(groups + n_groups)
-    cdef double *sums = largest + n_units
-    cdef fp_mode mode = 0
-    if largest == NULL or groups == NULL:
-        free(largest)
-        free(groups)
-        raise MemoryError("the sums of the blocks of long rows cannot be had")
-    with nogil:
-        with parallel(num_threads=n_threads):
-            mode = fp_enter()
-            for u in prange(n_units, schedule="static"):
-                long_max(job, u, shares, largest)
-            fp_leave(mode)
-        for g in range(n_groups):
-            open_group(job, &groups[g], g * TILE, <int>min(<ptrdiff_t>TILE, n - g * TILE),
-                       weights + g * TILE)
-            long_open(job, &groups[g], largest, shares)
-        with parallel(num_threads=n_threads):
-            mode = fp_enter()
-            for u in prange(n_units, schedule="static"):
-                long_exp(job, u, shares, groups, sums)
-            fp_leave(mode)
-        mode = fp_enter()
-        for g in range(n_groups):
-            long_finish(job, &groups[g], sums)
-        fp_leave(mode)
-        if job.out.data != NULL:
-            with parallel(num_threads=n_threads):
-                mode = fp_enter()
-                for u in prange(n_units, schedule="static"):
-                    long_out(job, u, shares, groups)
-                fp_leave(mode)
-        if job.what & GRAD and leaves_more(job):
-            mode = fp_enter()
-            for g in range(n_groups):
-                long_close(job, &groups[g])
-            fp_leave(mode)
-    free(largest)
-    free(groups)
     return 0
 
 
 # ---------------------------------------------------------------- from Python
 
 
-cdef int describe(Job *job, Rows *rows, cnp.ndarray array, bint per_class) except -1:
-    """Take down an array's strides; without an axis of classes if not `per_class`."""
-    cdef int ndim = cnp.PyArray_NDIM(array) - per_class, d
-    cdef char kind = (<cnp.dtype>cnp.PyArray_DESCR(array)).kind
-    rows.data = cnp.PyArray_BYTES(array)
-    rows.item = cnp.PyArray_ITEMSIZE(array)
-    rows.step = cnp.PyArray_STRIDE(array, ndim) if per_class else 0
-    rows.outer = job.outer[job.n_arrays]
+cdef int read_strides(Job *job, Array *array, cnp.ndarray source, bint per_class) except -1:
+    """Note where an array lies and how it is strided; without an axis of classes if not
+    `per_class`."""
+    cdef int ndim = cnp.PyArray_NDIM(source) - per_class, d
+    cdef char kind = (<cnp.dtype>cnp.PyArray_DESCR(source)).kind
+    array.data = cnp.PyArray_BYTES(source)
+    array.item = cnp.PyArray_ITEMSIZE(source)
+    array.step = cnp.PyArray_STRIDE(source, ndim) if per_class else 0
+    array.outer = job.outer[job.n_arrays]
     job.n_arrays += 1
     for d in range(ndim):
-        rows.outer[d] = cnp.PyArray_STRIDE(array, d)
+        array.outer[d] = cnp.PyArray_STRIDE(source, d)
     if kind == c"f":
-        rows.kind = c"d" if rows.item == 8 else c"f" if rows.item == 4 else c"e"
+        array.kind = c"d" if array.item == 8 else c"f" if array.item == 4 else c"e"
     elif kind == c"V":              # the only dtype of that kind which is let in
-        rows.kind = c"b"
+        array.kind = c"b"
     else:
-        rows.kind = c"i" if kind == c"i" else c"u"
-    rows.direct = per_class and rows.kind in (c"d", c"f") and rows.step == rows.item
+        array.kind = c"i" if kind == c"i" else c"u"
+    array.contiguous = per_class and array.kind in (c"d", c"f") and array.step == array.item
     return 0
 
 
@@ -281,129 +368,129 @@ cdef void join_axes(Job *job, int ndim, cnp.npy_intp *shape) noexcept:
     job.ndim = k + 1
 
 
-cdef int set_target(Job *job, target, int row_ndim) except -1:
-    """Take down labels (an array without the axis of classes), a distribution for each row, or
-    the arrays (data, indices, indptr) of a sparse one."""
+cdef int fill_target(Job *job, target, int row_ndim) except -1:
+    """Note what the target is: labels (an array without the axis of classes), a distribution for
+    each row, or the arrays (data, indices, indptr) of a sparse one."""
     cdef cnp.ndarray array
     if target is None:
         return 0
     if isinstance(target, tuple):
         data, classes, indptr = target
         job.target_is = SPARSE
-        job.entries = cnp.PyArray_BYTES(data)
-        job.n_entries = cnp.PyArray_SIZE(data)
-        job.entry_classes = cnp.PyArray_BYTES(classes)
-        job.indptr = cnp.PyArray_BYTES(indptr)
-        job.index_item = cnp.PyArray_ITEMSIZE(indptr)
+        job.sparse = Sparse(cnp.PyArray_BYTES(data), cnp.PyArray_BYTES(classes),
+                            cnp.PyArray_BYTES(indptr), cnp.PyArray_ITEMSIZE(indptr),
+                            cnp.PyArray_SIZE(data))
         return 0
     array = target
-    job.target_is = LABELS if cnp.PyArray_NDIM(array) == row_ndim else DISTRIBUTION
-    describe(job, &job.target, array, job.target_is == DISTRIBUTION)
+    if job.what & VJP:
+        job.target_is = VECTOR
+    else:
+        job.target_is = LABELS if cnp.PyArray_NDIM(array) == row_ndim else DISTRIBUTION
+    read_strides(job, &job.target, array, job.target_is != LABELS)
     return 0
 
 
-cdef int set_options(Job *job, options) except -1:
-    """Take down what the named tuple Options of _checks.pyx has, which lives until the end."""
-    cdef double one = 1, zero = 0, largest = ldexp(1, 127 if job.itemsize == 4 else 1023)
-    cdef int exponent
-    job.keep = job.temperature = job.load_scale = 1
-    job.class_sum = job.n_classes
+cdef int fill_loss(Job *job, options) except -1:
+    """Note the options, a named tuple Options of _checks.pyx that lives until the end."""
+    cdef Loss *loss = &job.loss
+    cdef Pair sums
+    cdef Total total = Total(0, 0, 0)
+    cdef ptrdiff_t k
+    loss.confidence = loss.temperature = loss.prescale = 1
+    loss.grad_scale = loss.divisor = 1
+    loss.class_sum = job.n_classes
     if options is None:
         return 0
-    class_weight, sample_weight, ignore_index, smoothing, z_loss, temperature, where = options
-    if class_weight is not None:
-        job.class_weight = cnp.PyArray_BYTES(class_weight)
-        job.class_sum = mass_of(job, job.class_weight)
-    if sample_weight is not None:
-        describe(job, &job.sample, sample_weight, False)
-    if ignore_index is not None:
-        job.ignores = True
-        job.ignore = <uint64_t>(ignore_index % 2**64)
-    job.weighted = job.class_weight != NULL or job.sample.data != NULL or job.ignores
-    job.smoothing = smoothing
-    job.keep = 1 - job.smoothing
-    job.z_loss = z_loss
-    if where is not None:
-        describe(job, &job.where, where, True)
-    job.temperature = temperature
-    if job.temperature != 1:
-        if job.temperature > ldexp(1, 64):  # then differences of logits could overflow
-            job.temperature = 2 * frexp(job.temperature, &exponent)
-            job.load_scale = ldexp(1, 1 - exponent)
-        job.doubles.divide(&one, &job.temperature, &zero, 1, &job.inv_temperatures[0], &job.inv_temperatures[1])
-        if not job.inv_temperatures[0] < largest:      # differences of denormals are then still too small
-            job.inv_temperatures[:] = [largest, 0]
-        job.inv_temperature = job.inv_temperatures
+    if options.class_weight is not None:
+        loss.class_weight = cnp.PyArray_BYTES(options.class_weight)
+        for k in range(chunks(job.n_classes)):
+            sum_chunks(job, loss.class_weight + k * CHUNK * job.itemsize,
+                       chunk_size(job.n_classes, k), &sums, 1)
+            add(&total, sums)
+        loss.class_sum = total_of(&total)
+    if options.sample_weight is not None:
+        read_strides(job, &job.sample, options.sample_weight, False)
+    if options.ignore_index is not None:
+        loss.ignores = True
+        loss.ignore = <uint64_t>(options.ignore_index % 2**64)
+    loss.smoothing = options.label_smoothing
+    loss.confidence = 1 - loss.smoothing
+    loss.z_loss = options.z_loss
+    if options.where is not None:
+        read_strides(job, &job.where, options.where, True)
+    loss.temperature = options.temperature
+    if loss.temperature != 1:
+        fill_temperature(job)
     return 0
 
 
-cdef int set_up(Job *job, int what, cnp.ndarray x, object out, object target, object options=None,
-                object result=None, object variance=None, object scale=None,
-                object stats=None) except -1:
+cdef void fill_temperature(Job *job) noexcept:
+    """Compute 1 / temperature, and the prescaling that a very large temperature needs."""
+    cdef Loss *loss = &job.loss
+    cdef double one = 1, zero = 0, largest = ldexp(1, 127 if job.itemsize == 4 else 1023)
+    cdef int exponent
+    if loss.temperature > ldexp(1, 64):     # then differences of logits could overflow
+        loss.temperature = 2 * frexp(loss.temperature, &exponent)
+        loss.prescale = ldexp(1, 1 - exponent)
+    job.doubles.divide(&one, &loss.temperature, &zero, 1, &loss.inv_temperatures[0],
+                       &loss.inv_temperatures[1])
+    if not loss.inv_temperatures[0] < largest:  # differences of denormals are still too small
+        loss.inv_temperatures[:] = [largest, 0]
+    loss.inv_temperature = loss.inv_temperatures
+
+
+cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
+                  object options=None, object result=None, object variance=None,
+                  object scale=None, object stats=None) except -1:
+    """Note all that a call is about; None is an array or option that there is not."""
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
-    memset(job, 0, <char *>&job.ones - <char *>job)
+    memset(job, 0, <char *>&job.plain_weights - <char *>job)
     job.what = what
-    describe(job, &job.x, x, True)
+    read_strides(job, &job.x, x, True)
     job.itemsize = 8 if job.x.item == 8 else 4
     job.kernels = active.f64 if job.itemsize == 8 else active.f32
     job.doubles = active.doubles
-    job.unit = job.divisor = 1
     job.n_classes = cnp.PyArray_DIM(x, ndim)
     job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
-    set_target(job, target, ndim)
-    set_options(job, options)
+    fill_target(job, target, ndim)
+    fill_loss(job, options)
     if out is not None:
-        describe(job, &job.out, out, True)
-        job.large = job.n_rows * job.n_classes * job.itemsize >= STREAM_BYTES
-        job.stream = (job.out.direct and job.n_classes * job.itemsize >= STREAM_ROW_BYTES
-                      and job.large)
+        read_strides(job, &job.out, out, True)
     if variance is not None:
-        describe(job, &job.variance, variance, True)
+        read_strides(job, &job.variance, variance, True)
     if result is not None:
         if cnp.PyArray_NDIM(result) != ndim:
             raise RuntimeError("result must have one number for each row")
-        describe(job, &job.result, result, False)
+        read_strides(job, &job.result, result, False)
     if isinstance(scale, cnp.ndarray):
-        describe(job, &job.scale, scale, False)
+        read_strides(job, &job.scale, scale, False)
     elif scale is not None:
-        job.unit = scale
+        job.loss.grad_scale = scale
     if stats is not None:
-        describe(job, &job.stats, stats, True)
-    job.prepared = (job.where.data != NULL or job.smoothing != 0
-                    or job.target_is in (DISTRIBUTION, SPARSE))
-    job.weighted |= job.prepared
+        read_strides(job, &job.stats, stats, True)
     join_axes(job, ndim, cnp.PyArray_DIMS(x))
     return 0
 
 
-cdef void fill_ones(Job *job) noexcept:
-    """What a row weighs if nothing is said about it."""
-    cdef Weights *w = &job.ones
-    w.sample = w.given = w.share = w.mass = w.weight = 1
-    w.smooth = w.smooth_sum = w.extra = 0
-    w.half = 0.5
-    w.factor = factor_for(job, job.unit)
+cdef void fill_plain_weights(Job *job) noexcept nogil:
+    """Fill in what a row weighs that no option treats differently."""
+    cdef RowWeights *w = &job.plain_weights
+    w.sample = w.target_sum = w.label_mass = w.target_mass = w.weight = 1
+    w.uniform_mass = w.uniform_total = w.surplus = 0
+    w.rest_from = 0.5
+    w.factor = factor_for(job, job.loss.grad_scale)
 
 
-cdef int do_all(Job *job, int threads) except -1:
-    """All rows, in the way that suits them."""
-    fill_ones(job)
-    if long_and_few(job, threads):
-        return long_rows(job, threads)
-    return run(job, threads)
-
-
-cdef inline int threads_for(const Job *job, n_threads) except -1:
-    return thread_count(n_threads, job.n_rows * job.n_classes)
-
+# ---------------------------------------------------------------- what _calls.pyx calls
 
 cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1:
     """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
     cdef Job job
+    cdef Outcome outcome
     cdef fp_mode mode = fp_enter()      # also for what is done about the options
     try:
-        set_up(&job, what, x, out, None, options, result)
-        do_all(&job, threads_for(&job, n_threads))
+        fill_job(&job, what, x, out, None, options, result)
+        compute(&job, n_threads, False, False, &outcome)
     finally:
         fp_leave(mode)
     return 0
@@ -412,27 +499,29 @@ cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) excep
 cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1:
     """Compute p * (v - sum(p * v)) into `out`."""
     cdef Job job
+    cdef Outcome outcome
     cdef fp_mode mode = fp_enter()
     try:
-        set_up(&job, VJP, p, out, v)
-        do_all(&job, threads_for(&job, n_threads))
+        fill_job(&job, VJP, p, out, v)
+        compute(&job, n_threads, False, False, &outcome)
     finally:
         fp_leave(mode)
     return 0
 
 
 cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads) except -1:
-    """Compute the six numbers of write_stats into stats[..., :]; return whether the labels were
+    """Compute the six numbers of store_stats into stats[..., :]; return whether the labels were
     good."""
     cdef Job job
+    cdef Outcome outcome
     cdef fp_mode mode = fp_enter()
     try:
-        set_up(&job, STATS | (LOSS if target is not None else 0), x, None, target, options, None,
-               None, None, stats)
-        do_all(&job, threads_for(&job, n_threads))
+        fill_job(&job, STATS | (LOSS if target is not None else 0), x, None, target, options,
+                 None, None, None, stats)
+        compute(&job, n_threads, False, False, &outcome)
     finally:
         fp_leave(mode)
-    return not job.bad
+    return not outcome.bad_label
 
 
 cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) except -1:
@@ -440,59 +529,30 @@ cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) ex
     cdef Job job
     cdef fp_mode mode = fp_enter()
     try:
-        set_up(&job, 0, x, None, target, options)
+        fill_job(&job, 0, x, None, target, options)
     finally:
         fp_leave(mode)
-    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS_AT_ONCE - 1) // LABELS_AT_ONCE, b
-    cdef int threads = thread_count(n_threads, job.n_rows)
+    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS_AT_ONCE - 1) // LABELS_AT_ONCE, i
+    cdef int threads = thread_count(n_threads, job.n_rows), bad = 0
     if threads == 1:
         with nogil:
-            for b in range(n_blocks):
-                check_block(&job, b)
+            for i in range(n_blocks):
+                bad |= has_bad_label(&job, i)
     else:
-        for b in prange(n_blocks, nogil=True, num_threads=threads, schedule="static"):
-            check_block(&job, b)
-    return not job.bad
+        for i in prange(n_blocks, nogil=True, num_threads=threads, schedule="static"):
+            bad |= has_bad_label(&job, i)
+    return bad == 0
 
 
-cdef void check_block(Job *job, ptrdiff_t block) noexcept nogil:
+cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
+    """Return whether a label of a block of rows is out of range."""
     cdef ptrdiff_t[LABELS_AT_ONCE] y
     cdef ptrdiff_t first = block * LABELS_AT_ONCE
     cdef int n = <int>min(<ptrdiff_t>LABELS_AT_ONCE, job.n_rows - first), r, bad = 0
     read_labels(job, first, n, y)
     for r in range(n):
         bad |= y[r] == BAD_LABEL
-    if bad:
-        job.bad = 1
-
-
-cdef int add_rows(Job *job, n_threads, double *loss, double *weight) except -1:
-    """Do all rows; add up their losses and their weights, in the one order."""
-    cdef int threads = threads_for(job, n_threads)
-    cdef ptrdiff_t n = job.n_rows, n_sixteens = (n + TILE - 1) // TILE
-    cdef bint by_row = long_and_few(job, threads) or n < 64 * threads
-    cdef double *numbers = <double *>malloc(sizeof(double) * (2 * n if by_row else 4 * n_sixteens))
-    if numbers == NULL:
-        raise MemoryError("one number for each row cannot be had")
-    if by_row:
-        job.losses = numbers
-        job.weights = numbers + n
-    else:
-        job.partial = numbers
-    try:
-        do_all(job, threads)
-        weight[0] = n
-        if by_row:
-            loss[0] = total_of_rows(job, job.losses, n)
-            if job.weighted:
-                weight[0] = total_of_rows(job, job.weights, n)
-        else:
-            loss[0] = total_of_groups(numbers, n_sixteens)
-            if job.weighted:
-                weight[0] = total_of_groups(numbers + 2, n_sixteens)
-    finally:
-        free(numbers)
-    return 0
+    return bad
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
@@ -504,30 +564,21 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
     None if a label was out of range.
     """
-    cdef Job job, weighing
-    cdef double loss = 0, weight = 0
+    cdef Job job
+    cdef Outcome outcome
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
-        set_up(&job, what, x, out, target, options, result, variance, scale)
-        if mean and out is not None:        # needs the sum of the weights beforehand
-            weight = job.n_rows
-            if job.weighted:
-                weighing = job
-                weighing.what = MASS
-                weighing.out.data = weighing.result.data = NULL
-                add_rows(&weighing, n_threads, &loss, &weight)
-                if weighing.bad:
-                    return None
-            if weight == 0:
-                out[...] = 0
-                return NAN
-            job.divisor = weight
-        add_rows(&job, n_threads, &loss, &weight)
-        if job.bad:
+        fill_job(&job, what, x, out, target, options, result, variance, scale)
+        compute(&job, n_threads, True, mean and out is not None, &outcome)
+        if outcome.bad_label:
             return None
-        if mean:
-            return loss / weight if weight != 0 else NAN
-        return loss
+        if not mean:
+            return outcome.loss
+        if outcome.weight != 0:
+            return outcome.loss / outcome.weight
+        if out is not None:
+            out[...] = 0
+        return NAN
     finally:
         fp_leave(mode)
 
@@ -549,7 +600,12 @@ def exp_of(cnp.ndarray x, double maximum=0.0):
     """Return exp(x - maximum) for contiguous x <= maximum as the kernels compute it before
     anything else is done with it, in float64; for the tests of its error."""
     cdef Job job
-    set_up(&job, SOFTMAX, x.reshape(1, -1), None, None)
+    fill_job(&job, SOFTMAX, x.reshape(1, -1), None, None)
     cdef cnp.ndarray exps = np.empty_like(x)
-    sum_of_exp(&job, cnp.PyArray_BYTES(x), maximum, NULL, cnp.PyArray_BYTES(exps))
+    cdef Pair sums
+    cdef ptrdiff_t k
+    for k in range(chunks(job.n_classes)):
+        job.kernels.exp_sum(cnp.PyArray_BYTES(x) + k * CHUNK * job.itemsize,
+                            chunk_size(job.n_classes, k), maximum, NULL, NULL,
+                            cnp.PyArray_BYTES(exps) + k * CHUNK * job.itemsize, &sums.hi, &sums.lo)
     return exps.astype(np.float64) / job.kernels.unit

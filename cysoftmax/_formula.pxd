@@ -1,175 +1,245 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# From the sums of a row to its loss and to the factor of its exps. Sees no class.
+# What a row is: from the sums over its classes to its loss and to the factor of its exps. Touches
+# the few doubles of a block of rows; never sees a pointer to classes.
+#
+# With d = x / temperature - shift / temperature and A_c = class_weight_c ((1 - e) T_c + e sum(T) / K):
+#
+#   loss = s (a log(total) - sum A d) + w z lse^2                               (29)
+#   gradient of the loss = (b p - s A) / temperature,   b = s a + 2 w z lse     (30)
+#
+# The numbers are those of docs/derivation.md. The names of the code:
+#
+#   s  sample             e              smoothing, and confidence = 1 - e
+#   z  z_loss             sum(T)         target_sum
+#   K  classes that are not masked       e sum(T) / K   uniform_mass
+#   class_weight_c T_c    the mass of class c; their sum is target_mass; of a label, label_mass
+#   w = s target_mass     weight         a = confidence target_mass + uniform_total
+#   sum of masses times d target_dot     sum of class weights times d   uniform_dot
 
 from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY, NAN, isfinite, isinf
+from libc.string cimport memset
 
-from cysoftmax._job cimport Job, Weights, leaves_more
-from cysoftmax._plan cimport MOST_ROWS
-from cysoftmax._sums cimport first_nan
+from cysoftmax._job cimport Job, RowWeights, expect
+from cysoftmax._kernels cimport MOST_TILES, TILE
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
 
-# With d = x / temperature - max and A_c = class_weight_c ((1 - e) T_c + e sum(T) / K),
-#
-#   loss = s (a log(total) - sum A d) + w z lse^2
-#   gradient of the loss = (b p - s A) / temperature,    b = s a + 2 w z lse
-#
-# In the names below: s `sample`, 1 - e `keep`, sum(T) `given`, e sum(T) / K `smooth`,
-# class_weight_c T_c the `share` of class c, their sum `mass`, w = s mass `weight`,
-# smooth times the sum of class weights `smooth_sum`, a = keep mass + smooth_sum.
-cdef struct Group:              # rows that are worked on together, and what each boils down to
-    ptrdiff_t first
-    int n_rows, weights_step
-    Weights *weights            # of each row; or with a step of 0 job.ones, of all of them
-    char[MOST_ROWS] skipped     # nothing to compute: zeros
-    char[MOST_ROWS] ignored     # has no loss, weight or gradient
-    ptrdiff_t[MOST_ROWS] y      # its label
-    double[MOST_ROWS] shift, coarse, fine, log_total
-    double[MOST_ROWS] sharp_hi, sharp_lo    # sum of share times x - shift
-    double[MOST_ROWS] even_hi, even_lo      # of class weight times x - shift, if smoothed
-    double[MOST_ROWS] loss      # its loss, or its logsumexp, or 0
-    double[MOST_ROWS] hi, lo    # what its exps are multiplied with
+cdef enum:
+    MOST_ROWS = MOST_TILES * TILE       # of a block: as many as its tiles have at most
+
+cdef struct Block:                  # of each row, the few numbers that its results need
+    ptrdiff_t first                 # the first row
+    int n_rows
+    RowWeights *weights             # of each row; with a step of 0, one for all
+    int weights_step
+    char[MOST_ROWS] skipped         # nothing of the row is read: its outputs are constants
+    char[MOST_ROWS] ignored         # the row has no loss, weight or gradient
+    char[MOST_ROWS] has_nan         # a logit is NaN; found out only where the shift is infinite
+    ptrdiff_t[MOST_ROWS] label
+    double[MOST_ROWS] shift         # the largest logit
+    double[MOST_ROWS] coarse, fine  # total = coarse + fine = sum of exp(d)
+    double[MOST_ROWS] log_total     # log(total)
+    double[MOST_ROWS] target_dot_hi, target_dot_lo      # times temperature
+    double[MOST_ROWS] uniform_dot_hi, uniform_dot_lo    # times temperature
+    double[MOST_ROWS] entropy_dot, target_exp           # sum of exp(d) d, of T exp(d): STATS
+    ptrdiff_t[MOST_ROWS] arg_max
+    double[MOST_ROWS] loss          # or logsumexp, or 0
+    double[MOST_ROWS] factor_hi, factor_lo              # what exps are multiplied with
 
 
-cdef inline Weights *weights_of(const Group *g, int r) noexcept nogil:
-    return g.weights + r * g.weights_step
+cdef inline RowWeights *weights_of(const Block *b, int r) noexcept nogil:
+    """Return what row r of a block weighs."""
+    expect(0 <= r < b.n_rows)
+    return b.weights + r * b.weights_step
 
 
-cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
-    """What the gradient of a row with that scale is multiplied with."""
-    scale /= job.divisor
-    return scale if job.inv_temperature == NULL else within(scale / job.temperature * job.load_scale)
+cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
+    """Reset the numbers of n rows: those of a row without logits. With `all_computed`, only those
+    that no stage overwrites."""
+    cdef int r
+    memset(b.skipped, 0, n)
+    memset(b.ignored, 0, n)
+    memset(b.loss, 0, n * sizeof(double))
+    if all_computed:
+        return
+    memset(b.label, 0, n * sizeof(b.label[0]))
+    memset(b.fine, 0, n * sizeof(double))
+    memset(b.log_total, 0, n * sizeof(double))
+    memset(b.factor_hi, 0, n * sizeof(double))
+    memset(b.factor_lo, 0, n * sizeof(double))
+    for r in range(n):
+        b.coarse[r] = 1
 
 
-cdef inline double log_sum_exp(const Job *job, const Group *g, int r) noexcept nogil:
-    """Of the logits over the temperature."""
-    return g.shift[r] / job.temperature + g.log_total[r]
+# ---------------------------------------------------------------- weights
 
-
-cdef inline double total_mass(const Job *job, const Group *g, int r) noexcept nogil:
-    """a, the sum of A."""
-    cdef const Weights *w = weights_of(g, r)
-    return job.keep * w.mass + w.smooth_sum
-
-
-cdef inline double within(double value) noexcept nogil:
-    """A tiny temperature can make a factor overflow: a large number then, but not NaN times 0."""
+cdef inline double clamp_finite(double value) noexcept nogil:
+    """Return the nearest finite number: a tiny temperature can make a factor overflow, and 0 times
+    a large number is 0, where 0 times inf would be NaN."""
     return min(max(value, -DBL_MAX), DBL_MAX) if value == value else value
 
 
-cdef inline void finish_group(const Job *job, Group *g) noexcept nogil:
-    """From the sums of all rows to their logarithms and factors."""
-    take_logs(job, g, 0, g.n_rows)
-    take_factors(job, g, 0, g.n_rows)
+cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
+    """Return what the gradient of a row with that scale is multiplied with."""
+    scale /= job.loss.divisor
+    if job.loss.inv_temperature == NULL:
+        return scale
+    return clamp_finite(scale / job.loss.temperature * job.loss.prescale)
 
 
-cdef inline void take_logs(const Job *job, Group *g, int begin, int end) noexcept nogil:
-    """log(total) of some rows."""
-    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS | STATS) or job.z_loss != 0:
-        job.doubles.log_total(g.coarse + begin, g.fine + begin, end - begin, g.log_total + begin)
+cdef inline void weigh(const Job *job, Block *b, int r) noexcept nogil:
+    """Compute the weight of row r from its sample weight and its target's mass."""
+    cdef RowWeights *w = weights_of(b, r)
+    if b.ignored[r]:
+        w.label_mass = w.target_mass = 0
+    w.weight = w.sample * w.target_mass
+    # The statistics of a row do not need its target.
+    b.skipped[r] = b.ignored[r] and not job.what & STATS
 
 
-cdef inline void take_factors(const Job *job, Group *g, int begin, int end) noexcept nogil:
-    """What the exps of some rows are multiplied with, and which classes are not just scaled."""
-    cdef double weight[MOST_ROWS]
-    cdef Weights *w
-    cdef int r
-    if job.what & SOFTMAX:
-        for r in range(begin, end):
-            weight[r] = 1
-    elif job.what & GRAD:
-        for r in range(begin, begin + 1 if g.weights_step == 0 else end):
-            w = weights_of(g, r)
-            weight[r] = w.sample * total_mass(job, g, r)
-            if job.z_loss != 0:
-                weight[r] += 2 * w.weight * job.z_loss * log_sum_exp(job, g, r)
-            weight[r] *= w.factor
-        for r in range(begin + 1, end if g.weights_step == 0 else 0):   # all weigh the same
-            weight[r] = weight[begin]
-        if job.inv_temperature != NULL:
-            for r in range(begin, end):
-                weight[r] = within(weight[r])
-        if job.keep != 0 and (job.weighted or leaves_more(job)):
-            for r in range(begin, end):
-                w = weights_of(g, r)
-                w.extra = extra_of(job, g, r)
-                w.half = half_of(g, r)
-    else:
-        return
-    job.doubles.divide(weight + begin, g.coarse + begin, g.fine + begin, end - begin,
-                       g.hi + begin, g.lo + begin)
+cdef inline double all_mass(const Job *job, const RowWeights *w) noexcept nogil:
+    """Return a, the sum of A."""
+    return job.loss.confidence * w.target_mass + w.uniform_total
 
 
-cdef inline double loss_of(const Job *job, const Group *g, int r) noexcept nogil:
-    """s (a log(total) - sum A d) + w z lse^2. No term of it is negative."""
-    cdef const Weights *w = weights_of(g, r)
-    cdef double hi = g.sharp_hi[r], lo = g.sharp_lo[r], loss, lse
-    if job.smoothing != 0:
-        hi = job.keep * hi if job.keep != 0 else 0      # 0 times -inf is 0
-        lo = job.keep * lo
-        if w.smooth != 0:
-            hi += w.smooth * g.even_hi[r]
-            lo += w.smooth * g.even_lo[r]
-    if job.inv_temperature != NULL:
-        hi /= job.temperature
-        lo = lo / job.temperature if isfinite(hi) else 0
-    loss = w.sample * ((total_mass(job, g, r) * g.log_total[r] - hi) - lo)
-    if job.z_loss != 0 and w.weight != 0:
-        lse = log_sum_exp(job, g, r)
-        loss += w.weight * job.z_loss * (lse * lse)
+# ---------------------------------------------------------------- logarithms and losses
+
+cdef inline double log_sum_exp(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return lse, of the logits over the temperature."""
+    return b.shift[r] / job.loss.temperature + b.log_total[r]
+
+
+cdef inline void take_logs(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute log(total) of rows begin ... end - 1, if anything needs it."""
+    if job.what & (LOG_SOFTMAX | LOGSUMEXP | LOSS | STATS) or job.loss.z_loss != 0:
+        job.doubles.log_total(b.coarse + begin, b.fine + begin, end - begin, b.log_total + begin)
+
+
+cdef inline double loss_of(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return the loss (29) of row r. None of its terms is negative."""
+    cdef const RowWeights *w = weights_of(b, r)
+    cdef double hi = b.target_dot_hi[r], lo = b.target_dot_lo[r], loss, lse
+    if job.loss.smoothing != 0:
+        hi = job.loss.confidence * hi if job.loss.confidence != 0 else 0    # 0 times -inf is 0
+        lo = job.loss.confidence * lo
+        if w.uniform_mass != 0:
+            hi += w.uniform_mass * b.uniform_dot_hi[r]
+            lo += w.uniform_mass * b.uniform_dot_lo[r]
+    if job.loss.inv_temperature != NULL:
+        hi /= job.loss.temperature
+        lo = lo / job.loss.temperature if isfinite(hi) else 0
+    loss = w.sample * ((all_mass(job, w) * b.log_total[r] - hi) - lo)
+    if job.loss.z_loss != 0 and w.weight != 0:
+        lse = log_sum_exp(job, b, r)
+        loss += w.weight * job.loss.z_loss * (lse * lse)
     return loss
 
 
-cdef inline void take_losses(const Job *job, Group *g) noexcept nogil:
-    """loss_of for all rows that are not ignored."""
+cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
+    """Compute the losses of all rows that are not ignored."""
     cdef int r
-    if g.weights_step == 0 and job.inv_temperature == NULL:    # the same, in a loop that becomes vectors
-        for r in range(g.n_rows):
-            g.loss[r] = (g.log_total[r] - g.sharp_hi[r]) - g.sharp_lo[r]
+    if b.weights_step == 0 and job.loss.inv_temperature == NULL:
+        for r in range(b.n_rows):       # loss_of with weights of 1: a loop that becomes vectors
+            b.loss[r] = (b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r]
         return
-    for r in range(g.n_rows):
-        if not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r)
+    for r in range(b.n_rows):
+        if not b.ignored[r]:
+            b.loss[r] = loss_of(job, b, r)
 
 
-cdef inline double logsumexp_of(const Job *job, const char *x, double shift,
-                                double log_total) noexcept nogil:
-    """shift + log_total, where an infinite shift is the answer unless there is a NaN."""
-    if isinf(shift):
-        return NAN if first_nan(job, x) < job.n_classes else shift
-    return shift + log_total
+cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return the logsumexp of row r: an infinite shift, unless a logit is NaN."""
+    if b.skipped[r]:
+        return -INFINITY
+    if isinf(b.shift[r]):
+        return NAN if b.has_nan[r] else b.shift[r]
+    return log_sum_exp(job, b, r)
 
 
-# A class that has half of the mass or more, and half of b, is given its gradient as b (p - 1) -
-# (s A - b): see `minus_rest`. There b p - s A would cancel for a p near 1; elsewhere this form would.
-# Its share then stands for (s A - b) / (keep s), so that all classes have keep s times something
-# subtracted.
+cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
+    """Compute what is left once all sums of a block are known: logarithms, and losses or
+    logsumexps."""
+    cdef int r
+    if not job.plan.log_first:
+        take_logs(job, b, 0, b.n_rows)
+    if job.what & LOSS:
+        take_losses(job, b)
+    elif job.what & LOGSUMEXP:
+        for r in range(b.n_rows):
+            b.loss[r] = logsumexp_of(job, b, r)
 
 
-cdef inline double extra_of(const Job *job, const Group *g, int r) noexcept nogil:
-    """b / (keep s) - mass."""
-    cdef const Weights *w = weights_of(g, r)
-    cdef double extra = w.smooth_sum
-    if job.z_loss != 0 and w.sample != 0:
-        extra += 2 * job.z_loss * w.weight / w.sample * log_sum_exp(job, g, r)
-    return extra / job.keep
+# ---------------------------------------------------------------- factors of the exps
+
+# A class with half of the target's mass or more, and with half of b, has a p near 1 when the row
+# is confident: there b p - s A cancels. Its gradient is computed by (31),
+#
+#   b p - s A = (b - s A) - b rest / total,     rest = total - exp(d),
+#
+# which minus_rest prepares: it puts -rest in place of the exp, so that the factor b / total makes
+# -b rest / total of it. The residual mass (s A - b) / (s confidence) is left to be subtracted. (p
+# - y in the plain case: b = s A = 1, so that p - 1 = -rest / total (21), and nothing is left.) For
+# the other classes (31) would cancel, and (30) does not.
+
+cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute factor = b / total (30) of rows begin ... end - 1, as factor_hi + factor_lo; of rows
+    with weights of their own also `surplus` and `rest_from`."""
+    cdef double numerator[MOST_ROWS]
+    cdef RowWeights *w
+    cdef int r
+    if job.what & SOFTMAX:
+        for r in range(begin, end):
+            numerator[r] = 1
+    elif job.what & GRAD:
+        for r in range(begin, begin + 1 if b.weights_step == 0 else end):
+            w = weights_of(b, r)
+            numerator[r] = w.sample * all_mass(job, w)
+            if job.loss.z_loss != 0:
+                numerator[r] += 2 * w.weight * job.loss.z_loss * log_sum_exp(job, b, r)
+            numerator[r] *= w.factor
+        for r in range(begin + 1, end if b.weights_step == 0 else 0):   # all weigh the same
+            numerator[r] = numerator[begin]
+        if job.loss.inv_temperature != NULL:
+            for r in range(begin, end):
+                numerator[r] = clamp_finite(numerator[r])
+        if job.loss.confidence != 0 and (job.plan.weighted or job.plan.has_surplus):
+            for r in range(begin, end):
+                w = weights_of(b, r)
+                w.surplus = surplus_of(job, b, r)
+                w.rest_from = rest_threshold(w)
+    else:
+        return
+    job.doubles.divide(numerator + begin, b.coarse + begin, b.fine + begin, end - begin,
+                       b.factor_hi + begin, b.factor_lo + begin)
 
 
-cdef inline double half_of(const Group *g, int r) noexcept nogil:
-    """The share from which on a class is treated so."""
-    cdef const Weights *w = weights_of(g, r)
-    cdef double half = (w.mass + w.extra) / 2
-    return max(half, w.mass / 2) if half > 0 else INFINITY
+cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return b / (s confidence) - target_mass: what label smoothing and z-loss add."""
+    cdef const RowWeights *w = weights_of(b, r)
+    cdef double surplus = w.uniform_total
+    if job.loss.z_loss != 0 and w.sample != 0:
+        surplus += 2 * job.loss.z_loss * w.weight / w.sample * log_sum_exp(job, b, r)
+    return surplus / job.loss.confidence
 
 
-cdef inline double sharp_weight(const Job *job, const Group *g, int r) noexcept nogil:
-    cdef const Weights *w = weights_of(g, r)
-    return job.keep * w.sample * w.factor
+cdef inline double rest_threshold(const RowWeights *w) noexcept nogil:
+    """Return the smallest mass of a class for which (31) is used."""
+    cdef double half = (w.target_mass + w.surplus) / 2
+    return max(half, w.target_mass / 2) if half > 0 else INFINITY
 
 
-cdef inline double left_of(const Group *g, int r, double share) noexcept nogil:
-    """What stands for the share afterwards."""
-    cdef const Weights *w = weights_of(g, r)
-    if share >= w.half:
-        return (share - w.mass) - w.extra
-    return share
+cdef inline double residual_mass(const RowWeights *w, double mass) noexcept nogil:
+    """Return what of a class' mass is left to be subtracted after minus_rest."""
+    if mass >= w.rest_from:
+        return (mass - w.target_mass) - w.surplus
+    return mass
+
+
+cdef inline double target_factor(const Job *job, const RowWeights *w) noexcept nogil:
+    """Return what masses are multiplied with before they are subtracted."""
+    return job.loss.confidence * w.sample * w.factor
+
+
+cdef inline double uniform_factor(const RowWeights *w) noexcept nogil:
+    """Return what class weights are multiplied with before they are subtracted."""
+    return w.uniform_mass * w.sample * w.factor

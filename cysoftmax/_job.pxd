@@ -1,11 +1,12 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# What one call is about: its arrays with their strides, and its options. Reads no number.
+# What one call is about: its arrays with their strides, its options, the plan by which it is
+# computed, and where its losses are summed. Read-only once the loops have begun. Knows where a
+# row lies; never reads a number of an array, and knows no formula.
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport abort
 
-from cysoftmax._kernels cimport Doubles, Kernels, TILE
-from cysoftmax._what cimport GRAD, SOFTMAX
+from cysoftmax._kernels cimport Doubles, Kernels
 
 cdef extern from *:
     """
@@ -16,17 +17,15 @@ cdef extern from *:
     const bint CYSOFTMAX_DEBUG
 
 cdef enum:
-    MAX_DIMS = 64           # NumPy's NPY_MAXDIMS
-    MAX_ARRAYS = 9          # those of a Job
-    BAD_LABEL = -1
-    IGNORED_LABEL = -2
+    MAX_DIMS = 64                   # NumPy's NPY_MAXDIMS
+    MAX_ARRAYS = 9                  # those of a Job
 
-cdef struct Rows:
+cdef struct Array:
     char *data                      # NULL: there is no such array
     ptrdiff_t step                  # bytes from class to class
     ptrdiff_t item                  # bytes of one number
     int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i' or 'u'
-    bint direct                     # the kernels can work on its rows where they are
+    bint contiguous                 # its rows are reals side by side: kernels work on them in place
     ptrdiff_t *outer                # bytes along the axes of the rows
 
 cdef enum Target:
@@ -34,11 +33,81 @@ cdef enum Target:
     LABELS
     DISTRIBUTION
     SPARSE
+    VECTOR                          # v of a VJP
 
-cdef struct Weights:                # of one row; explained before Group in _core.pyx
-    double sample, given, share, mass, smooth, smooth_sum, weight
-    double factor               # what a gradient is multiplied with, 1 / temperature included
-    double half, extra          # see half_of and extra_of
+cdef struct Sparse:                 # a sparse target: CSR
+    const char *entries             # the non-zeros as reals
+    const char *classes             # the class of each: int32 or int64, as index_item says
+    const char *indptr              # where those of a row begin, and where the last end
+    ptrdiff_t index_item, n_entries
+
+cdef struct Loss:                   # the options
+    const char *class_weight        # as reals, or NULL for ones
+    double class_sum                # their sum
+    double smoothing, confidence    # label_smoothing, and 1 minus that
+    double z_loss
+    double temperature              # of the logits times `prescale`, a power of two
+    double prescale
+    double[2] inv_temperatures      # 1 / temperature as a sum of two doubles
+    const double *inv_temperature   # these, or NULL for 1
+    double grad_scale               # the scale of every gradient, if there is no array of them
+    double divisor                  # the sum of the weights, if the loss is their mean
+    bint ignores                    # labels with the bits of `ignore`, as 64 bits
+    uint64_t ignore
+
+cdef struct RowWeights:             # of one row; the quantities are defined in _formula.pxd
+    double sample                   # s, its sample weight
+    double label_mass               # class weight of its label
+    double target_sum, target_mass  # sum T, and sum class_weight T
+    double uniform_mass             # e sum(T) / K: what label smoothing gives to a class
+    double uniform_total            # uniform_mass times the sum of the class weights
+    double weight                   # w = s target_mass
+    double factor                   # what its gradient is multiplied with, 1 / temperature included
+    double rest_from, surplus       # see take_factors
+
+cdef enum Way:
+    ROWS
+    TILES
+    SPANS
+
+cdef struct Plan:                   # decided once per call, in _plan.pxd, where the reasons are
+    int way                         # how the classes are walked
+    int n_threads
+    int block_rows                  # rows of a block
+    int part_rows                   # rows that are loaded, reduced and written together
+    ptrdiff_t n_blocks
+    ptrdiff_t thread_blocks         # consecutive blocks that one thread gets
+    ptrdiff_t n_spans               # SPANS: into which a row is cut
+    bint weighted                   # a row may weigh anything but 1, or be ignored
+    bint reads_rows                 # more than a label, weight and scale has to be read of a row
+    bint exps_alone                 # no sum is needed but that of the exps
+    bint has_surplus                # label smoothing or z-loss: b / (s confidence) is not the mass
+    bint plain_rows                 # all rows have the weights Job.plain_weights
+    bint scales_only                # the output is exps times a factor, but for labels
+    bint log_first                  # the output needs the logarithm of the sum
+    bint sums_each_row              # losses are kept for each row, not for each sixteen
+    bint exceeds_cache              # an output would not stay in the caches,
+    bint streamed                   # so its rows are stored past them,
+    bint out_streamed_16, variance_streamed_16      # or those of 16 bits are
+    bint logits_in_scratch          # logits are copied as reals before they are worked on
+    bint exps_in_scratch            # exps, or rows of the output, have room in scratch
+    bint exps_in_out                # SPANS: exps wait in the output for their sum
+    bint out_in_scratch, variance_in_scratch        # rows are computed there, then stored
+    bint defers                     # exps of a row wait, and are stored during the next row
+    bint loads_ahead                # the next block's tiles are copied during this one's exps
+    bint x_adjacent, out_adjacent, variance_adjacent    # a class of neighbouring rows lies together
+    bint x_row_by_row, out_row_by_row               # each row begins where the last one ends
+    bint assembles                  # streamed tiles are put together as rows first
+    ptrdiff_t rows_ahead            # how many rows ahead logits are prefetched; 0: they are not
+    ptrdiff_t exp_stride            # bytes from one row of exps to the next
+    ptrdiff_t tile_stride           # bytes from one tile to the next
+    ptrdiff_t buffer_bytes          # of a buffer of exps or tiles
+    ptrdiff_t scratch_bytes         # of one thread
+
+cdef struct Sums:                   # what the loops write besides outputs
+    double *losses                  # of each row, or NULL
+    double *weights                 # of each row, if any is wanted
+    double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
 
 cdef struct Job:
     int what
@@ -46,114 +115,55 @@ cdef struct Job:
     const Doubles *doubles
     ptrdiff_t n_rows, n_classes, itemsize
     int ndim                        # axes of the rows, after joining what can be joined
-    Rows x, out
-    Rows variance                   # a second output, like out
-    Rows result                     # what is one number a row: losses or logsumexp
-    Rows stats                      # six float64 for each row, see write_stats
-    Rows where                      # bytes: whether an entry takes part
-    Rows sample, scale              # float64: a row's weight, and a factor of its gradient
-    Rows target                     # labels or a distribution; of a vjp, v
+    int n_arrays                    # number of the arrays below that there are
+    Array x, out
+    Array variance                  # a second output, like out
+    Array result                    # one number a row: losses or logsumexp
+    Array stats                     # six float64 for each row
+    Array where                     # bytes: 0 where an entry is masked
+    Array sample, scale             # float64: a row's weight, and a factor of its gradient
+    Array target                    # labels, a distribution, or v of a VJP
     Target target_is
-    const char *entries             # SPARSE: the non-zeros as reals
-    const char *entry_classes       # the class of each: int32 or int64, as index_item says
-    const char *indptr              # where those of a row begin, and where the last ends
-    ptrdiff_t index_item, n_entries
-    bint large                      # an output is: it would not stay in the caches
-    bint stream                     # rows of it are stored past them
-    double unit                     # the scale of every gradient, if there is no array of them
-    double divisor                  # the sum of the weights, if the loss is their mean
-    bint weighted                   # a row can weigh something else than 1
-    bint prepared                   # there is more to read of a row than logits, label, weight
-    bint ignores                    # labels with the bits of `ignore`, as 64 bits
-    uint64_t ignore
-    const char *class_weight        # as reals, or NULL for ones
-    double class_sum                # the sum of these
-    double smoothing, keep          # label_smoothing, and 1 minus that
-    double z_loss
-    double temperature              # of the logits times load_scale, a power of two
-    double load_scale
-    double[2] inv_temperatures                 # 1 / temperature in two parts
-    const double *inv_temperature              # these, or NULL for 1
-    double *losses                  # one for each row, or NULL, besides `result`
-    double *weights                 # its weight, if `weighted`
-    double *partial                 # hi, lo of the losses and weights of each 16 rows, or NULL
-    int bad                         # set if a label was out of range
-    ptrdiff_t e_at, x_at, target_at, where_at, base_at, variance_at     # where a thread's scratch
-    ptrdiff_t together_at, second_at, largest_at    # has room for each; a Thread is
-    ptrdiff_t edges_at, scratch_bytes       # at its beginning
-    ptrdiff_t fetch_rows            # so many rows ahead are fetched, or none
-    ptrdiff_t exp_bytes             # from one row of exps to the next
-    ptrdiff_t half_bytes            # from one half of the room for exps or tiles to the other
-    bint late                       # rows are stored while the next are worked on
-    int together                    # so many rows are worked on at a time by do_rows
-    bint logs_late                  # and the logarithms taken for a whole group
-    int tiles                       # so many tiles of them by do_tiles; 0: none
-    bint ahead                      # and the next ones are copied meanwhile
-    int group_rows                  # so many rows are one unit of the loop over rows,
-    ptrdiff_t share_rows            # and so many a thread's share of it
-    int n_arrays                    # there are, of the arrays above
-    Weights ones                    # of a row about which no option says anything; see fill_ones
-    # What is as large as it could ever have to be; only what is used of it is ever filled.
+    Sparse sparse
+    Loss loss
+    Plan plan
+    Sums sums
+    RowWeights plain_weights        # of a row that no option treats differently
+    # Arrays of the largest number of axes; fill_job clears all but these.
     ptrdiff_t shape[MAX_DIMS]
     ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 
 
 cdef inline void expect(bint condition) noexcept nogil:
-    """In a debug build, stop at once where an index is outside of its array."""
+    """In a debug build, abort where an index is outside of its array."""
     if CYSOFTMAX_DEBUG and not condition:
         abort()
 
 
-cdef inline char *row_at(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
-    """Where row i begins."""
+cdef inline char *row_at(const Job *job, const Array *array, ptrdiff_t i) noexcept nogil:
+    """Return where row i begins."""
     expect(0 <= i < job.n_rows)
     if job.ndim == 1:
-        return rows.data + i * rows.outer[0]
-    return row_among_axes(job, rows, i)
+        return array.data + i * array.outer[0]
+    return row_among_axes(job, array, i)
 
 
-cdef inline char *row_among_axes(const Job *job, const Rows *rows, ptrdiff_t i) noexcept nogil:
-    cdef char *place = rows.data
+cdef inline char *row_among_axes(const Job *job, const Array *array, ptrdiff_t i) noexcept nogil:
+    cdef char *place = array.data
     cdef int d
     for d in range(job.ndim - 1, 0, -1):
-        place += (i % job.shape[d]) * rows.outer[d]
+        place += (i % job.shape[d]) * array.outer[d]
         i //= job.shape[d]
-    return place + i * rows.outer[0]
+    return place + i * array.outer[0]
 
 
-cdef inline bint in_line(const Job *job, ptrdiff_t first, ptrdiff_t n) noexcept nogil:
-    """Whether n rows from there on lie along one axis, each as far from the next."""
+cdef inline char *class_at(const Job *job, const Array *array, ptrdiff_t i,
+                           ptrdiff_t c) noexcept nogil:
+    """Return where class c of row i is."""
+    expect(0 <= c < job.n_classes)
+    return row_at(job, array, i) + c * array.step
+
+
+cdef inline bint evenly_spaced(const Job *job, ptrdiff_t first, ptrdiff_t n) noexcept nogil:
+    """Return whether n rows from `first` on lie along one axis, each as far from the next."""
     return job.ndim == 1 or first % job.shape[job.ndim - 1] + n <= job.shape[job.ndim - 1]
-
-
-cdef inline bint columns(const Job *job, const Rows *rows) noexcept nogil:
-    """Whether rows in line lie side by side, each class of many of them in one piece."""
-    return (rows.data != NULL and rows.step != job.itemsize
-            and rows.outer[job.ndim - 1] == job.itemsize)
-
-
-cdef inline bint in_a_row(const Job *job, const Rows *rows) noexcept nogil:
-    """Whether each row begins where the one before it ends."""
-    return job.ndim == 1 and rows.direct and rows.outer[0] == job.n_classes * job.itemsize
-
-
-cdef inline ptrdiff_t tile_bytes(const Job *job) noexcept nogil:
-    """From one tile to the next: an odd number of lines of 64 bytes, so that their classes do not
-    compete for the same place in a cache."""
-    return (job.n_classes | 1) * TILE * job.itemsize
-
-
-cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
-    """One of those that are worked on together."""
-    return tiles + t * tile_bytes(job)
-
-
-cdef inline bint leaves_more(const Job *job) noexcept nogil:
-    """Whether b / (keep s) can be anything but the mass."""
-    return job.smoothing != 0 or job.z_loss != 0
-
-
-cdef inline bint scales_only(const Job *job) noexcept nogil:
-    """Whether an output is nothing but exps times a factor."""
-    return job.what & SOFTMAX or (
-        job.what & GRAD and job.target_is == LABELS and not leaves_more(job))

@@ -6,7 +6,7 @@ cdef extern from "kernels.h" nogil:
     enum:
         CHUNK "CYSOFTMAX_CHUNK"
         TILE "CYSOFTMAX_TILE"
-        TILES "CYSOFTMAX_TILES"
+        MOST_TILES "CYSOFTMAX_TILES"
 
     ctypedef struct Carry "cysoftmax_carry":
         ptrdiff_t n

@@ -1,12 +1,17 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# How numbers are read from arrays of any dtype and strides, and written to them; labels, too.
-# Knows no formula.
+# Numbers of any dtype and stride, to and from reals that lie side by side: some or all classes of
+# a row at a time. Also the labels. Touches the caller's arrays; knows no formula and no option
+# but the mask, the prescaling of logits and ignore_index.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
-from cysoftmax._job cimport BAD_LABEL, IGNORED_LABEL, Job, Rows, expect, in_line, row_at
+from cysoftmax._job cimport Array, Job, class_at, evenly_spaced, expect, row_at
+
+cdef enum:
+    BAD_LABEL = -1
+    IGNORED_LABEL = -2
 
 ctypedef fused integer:
     int8_t
@@ -24,215 +29,236 @@ ctypedef fused number:
     double
 
 
-cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                         ptrdiff_t target_step, ptrdiff_t itemsize) noexcept nogil:
-    """Copy n strided numbers to strided reals of the given size."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if itemsize == 4:
-            (<float *>(target + c * target_step))[0] = <float>source[0]
-        else:
-            (<double *>(target + c * target_step))[0] = <double>source[0]
-        source = <const number *>(<const char *>source + step)
+# ---------------------------------------------------------------- reals side by side
 
-
-cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, char *target,
-                            ptrdiff_t target_step, ptrdiff_t item) noexcept nogil:
-    """Copy n strided items of 1, 2, 4 or 8 bytes as they are."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if item == 4:
-            (<uint32_t *>(target + c * target_step))[0] = (<const uint32_t *>source)[0]
-        elif item == 8:
-            (<uint64_t *>(target + c * target_step))[0] = (<const uint64_t *>source)[0]
-        elif item == 2:
-            (<uint16_t *>(target + c * target_step))[0] = (<const uint16_t *>source)[0]
-        else:
-            target[c * target_step] = source[0]
-        source += step
-
-
-cdef inline void load_numbers(const Job *job, const Rows *rows, ptrdiff_t i,
-                              char *into) noexcept nogil:
-    """Row i of numbers of any kind, as reals side by side."""
-    cdef const void *p = row_at(job, rows, i)
-    cdef ptrdiff_t step = rows.step, n = job.n_classes, size = job.itemsize
-    if rows.direct and rows.item == size:
-        memcpy(into, p, n * size)
-    elif rows.kind == c'f':
-        convert[float](<const float *>p, step, n, into, size, size)
-    elif rows.kind == c'd':
-        convert[double](<const double *>p, step, n, into, size, size)
-    elif rows.kind == c'i':
-        if rows.item == 1:
-            convert[int8_t](<const int8_t *>p, step, n, into, size, size)
-        elif rows.item == 2:
-            convert[int16_t](<const int16_t *>p, step, n, into, size, size)
-        elif rows.item == 4:
-            convert[int32_t](<const int32_t *>p, step, n, into, size, size)
-        else:
-            convert[int64_t](<const int64_t *>p, step, n, into, size, size)
-    elif rows.kind == c'u':
-        if rows.item == 1:
-            convert[uint8_t](<const uint8_t *>p, step, n, into, size, size)
-        elif rows.item == 2:
-            convert[uint16_t](<const uint16_t *>p, step, n, into, size, size)
-        elif rows.item == 4:
-            convert[uint32_t](<const uint32_t *>p, step, n, into, size, size)
-        else:
-            convert[uint64_t](<const uint64_t *>p, step, n, into, size, size)
-    else:
-        load_halves(job, rows, <const char *>p, into)
-
-
-cdef inline double load_halves(const Job *job, const Rows *rows, const char *place,
-                               char *into) noexcept nogil:
-    """Numbers of 16 bits, as float32; returns what `max` does for them. Those that do not lie side
-    by side are first put into the upper half of `into`: widening from there overtakes them at the
-    very end only."""
-    cdef ptrdiff_t n = job.n_classes
-    if rows.step != 2:
-        copy_items(place, rows.step, n, into + 2 * n, 2, 2)
-        place = into + 2 * n
-    return job.kernels.widen(<const uint16_t *>place, n, rows.kind == c'b', into)
-
-
-cdef inline void store_row(const Job *job, const Rows *rows, ptrdiff_t i,
-                           char *row) noexcept nogil:
-    """Put reals that lie side by side, which may be overwritten, into row i."""
-    cdef char *place = row_at(job, rows, i)
-    cdef ptrdiff_t n = job.n_classes
-    if rows.item == 2 and rows.step == 2:
-        job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>place)
-    else:
-        if rows.item == 2:
-            job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>row)
-        copy_items(row, rows.item, n, place, rows.step, rows.item)
-
-
-cdef inline void put_number(const Job *job, const Rows *rows, char *place,
-                            double value) noexcept nogil:
-    cdef float single = <float>value
-    if rows.kind == c'd':
-        (<double *>place)[0] = value
-    elif rows.kind == c'f':
-        (<float *>place)[0] = single
-    else:
-        job.kernels.narrow(&single, 1, rows.kind == c'b', <uint16_t *>place)
-
-
-cdef inline void fill_row(const Job *job, const Rows *rows, ptrdiff_t i,
-                          double value) noexcept nogil:
-    """The same number for every class of row i, if there is such an array."""
-    cdef ptrdiff_t c
-    cdef char *place
-    if rows.data == NULL:
-        return
-    place = row_at(job, rows, i)
-    if rows.direct:
-        job.kernels.fill(value, job.n_classes, place, job.stream)
-        return
-    for c in range(job.n_classes):
-        put_number(job, rows, place + c * rows.step, value)
-
-
-cdef inline double real_at(const Job *job, const char *reals, ptrdiff_t c) noexcept nogil:
-    expect(0 <= c)
+cdef inline double real_at(const Job *job, const char *reals, ptrdiff_t c,
+                           ptrdiff_t n) noexcept nogil:
+    """Return number c of n reals."""
+    expect(0 <= c < n)
     if job.itemsize == 4:
         return (<const float *>reals)[c]
     return (<const double *>reals)[c]
 
 
-cdef inline void put_real(const Job *job, char *reals, ptrdiff_t c, double value) noexcept nogil:
+cdef inline void put_real(const Job *job, char *reals, ptrdiff_t c, ptrdiff_t n,
+                          double value) noexcept nogil:
+    """Store number c of n reals."""
+    expect(0 <= c < n)
     if job.itemsize == 4:
         (<float *>reals)[c] = <float>value
     else:
         (<double *>reals)[c] = value
 
 
-cdef inline const unsigned char *where_row(const Job *job, ptrdiff_t i,
-                                           char *spare) noexcept nogil:
-    cdef const char *place = row_at(job, &job.where, i)
+# ---------------------------------------------------------------- from any array to reals
+
+cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *into,
+                         ptrdiff_t itemsize) noexcept nogil:
+    """Convert n strided numbers to reals of the given size."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        if itemsize == 4:
+            (<float *>into)[c] = <float>source[0]
+        else:
+            (<double *>into)[c] = <double>source[0]
+        source = <const number *>(<const char *>source + step)
+
+
+cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, char *into,
+                            ptrdiff_t into_step, ptrdiff_t item) noexcept nogil:
+    """Copy n strided items of 1, 2, 4 or 8 bytes as they are."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        if item == 4:
+            (<uint32_t *>(into + c * into_step))[0] = (<const uint32_t *>source)[0]
+        elif item == 8:
+            (<uint64_t *>(into + c * into_step))[0] = (<const uint64_t *>source)[0]
+        elif item == 2:
+            (<uint16_t *>(into + c * into_step))[0] = (<const uint16_t *>source)[0]
+        else:
+            into[c * into_step] = source[0]
+        source += step
+
+
+cdef inline double load_halves(const Job *job, const Array *array, const char *place,
+                               ptrdiff_t n, char *into) noexcept nogil:
+    """Widen n numbers of 16 bits to float32; return the largest that is not NaN.
+
+    Strided ones are first gathered in the upper half of `into`: widening goes upwards, and
+    reaches each of them only after it was read.
+    """
+    if array.step != 2:
+        copy_items(place, array.step, n, into + 2 * n, 2, 2)
+        place = into + 2 * n
+    return job.kernels.widen(<const uint16_t *>place, n, array.kind == c'b', into)
+
+
+cdef inline void load_reals(const Job *job, const Array *array, const char *place, ptrdiff_t n,
+                            char *into) noexcept nogil:
+    """Copy n numbers of any dtype, from `place` on, to reals side by side."""
+    cdef ptrdiff_t step = array.step, size = job.itemsize
+    if array.kind == c'f':
+        if size == 4:
+            copy_items(place, step, n, into, 4, 4)
+        else:
+            convert[float](<const float *>place, step, n, into, size)
+    elif array.kind == c'd':
+        if size == 8:
+            copy_items(place, step, n, into, 8, 8)
+        else:
+            convert[double](<const double *>place, step, n, into, size)
+    elif array.kind == c'i':
+        if array.item == 1:
+            convert[int8_t](<const int8_t *>place, step, n, into, size)
+        elif array.item == 2:
+            convert[int16_t](<const int16_t *>place, step, n, into, size)
+        elif array.item == 4:
+            convert[int32_t](<const int32_t *>place, step, n, into, size)
+        else:
+            convert[int64_t](<const int64_t *>place, step, n, into, size)
+    elif array.kind == c'u':
+        if array.item == 1:
+            convert[uint8_t](<const uint8_t *>place, step, n, into, size)
+        elif array.item == 2:
+            convert[uint16_t](<const uint16_t *>place, step, n, into, size)
+        elif array.item == 4:
+            convert[uint32_t](<const uint32_t *>place, step, n, into, size)
+        else:
+            convert[uint64_t](<const uint64_t *>place, step, n, into, size)
+    else:
+        load_halves(job, array, place, n, into)
+
+
+cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i,
+                                 ptrdiff_t begin, ptrdiff_t n, char *spare) noexcept nogil:
+    """Return n classes of row i, from class `begin` on, as reals side by side: where they are if
+    they lie so, or else copied to `spare`."""
+    cdef const char *place = class_at(job, array, i, begin)
+    if array.contiguous and array.item == job.itemsize:
+        return place
+    load_reals(job, array, place, n, spare)
+    return spare
+
+
+cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n,
+                                    const unsigned char *mask, char *spare,
+                                    double *largest) noexcept nogil:
+    """Return logits as as_reals does, prescaled, and -inf where the mask is 0; `largest` becomes
+    the largest of them that is not NaN."""
+    cdef const char *x
+    cdef ptrdiff_t c
+    if job.x.item == 2 and job.x.step == 2 and job.loss.prescale == 1 and mask == NULL:
+        largest[0] = load_halves(job, &job.x, class_at(job, &job.x, i, begin), n, spare)
+        return spare
+    x = as_reals(job, &job.x, i, begin, n, spare)
+    if job.loss.prescale != 1:
+        for c in range(n):
+            put_real(job, spare, c, n, real_at(job, x, c, n) * job.loss.prescale)
+        x = spare
+    if mask != NULL:
+        job.kernels.select(mask, x, n, -INFINITY, spare)
+        x = spare
+    largest[0] = job.kernels.max(x, n)
+    return x
+
+
+cdef inline double logit_at(const Job *job, ptrdiff_t i, ptrdiff_t c) noexcept nogil:
+    """Return one logit as load_logits has it."""
+    cdef double real
+    cdef double value
+    if job.where.data != NULL and class_at(job, &job.where, i, c)[0] == 0:
+        return -INFINITY
+    load_reals(job, &job.x, class_at(job, &job.x, i, c), 1, <char *>&real)
+    value = real_at(job, <char *>&real, 0, 1)
+    return value * job.loss.prescale
+
+
+cdef inline const unsigned char *load_mask(const Job *job, ptrdiff_t i, ptrdiff_t begin,
+                                           ptrdiff_t n, char *spare) noexcept nogil:
+    """Return n bytes of the mask of row i side by side, where they are or copied to `spare`."""
+    cdef const char *place = class_at(job, &job.where, i, begin)
     if job.where.step != 1:
-        copy_items(place, job.where.step, job.n_classes, spare, 1, 1)
+        copy_items(place, job.where.step, n, spare, 1, 1)
         place = spare
     return <const unsigned char *>place
 
 
-cdef inline ptrdiff_t count(const unsigned char *where, ptrdiff_t n) noexcept nogil:
-    cdef ptrdiff_t c, total = 0
-    for c in range(n):
-        total += where[c] != 0
-    return total
+# ---------------------------------------------------------------- from reals to any array
+
+cdef inline void store_reals(const Job *job, const Array *array, char *place, ptrdiff_t n,
+                             char *reals) noexcept nogil:
+    """Store n reals, which may be overwritten, from `place` on: rounded to 16 bits, strided."""
+    if array.item == 2 and array.step == 2:
+        job.kernels.narrow(reals, n, array.kind == c'b', <uint16_t *>place)
+    else:
+        if array.item == 2:
+            job.kernels.narrow(reals, n, array.kind == c'b', <uint16_t *>reals)
+        copy_items(reals, array.item, n, place, array.step, array.item)
 
 
-cdef inline const char *load_row(const Job *job, const Rows *rows, ptrdiff_t i, char *spare,
-                                 const unsigned char *where=NULL) noexcept nogil:
-    """Row i as reals side by side: where it is, or copied to `spare`; with -inf where it does
-    not take part."""
-    cdef const char *place = row_at(job, rows, i)
+cdef inline void put_number(const Job *job, const Array *array, char *place,
+                            double value) noexcept nogil:
+    """Store one number."""
+    cdef float single = <float>value
+    if array.kind == c'd':
+        (<double *>place)[0] = value
+    elif array.kind == c'f':
+        (<float *>place)[0] = single
+    else:
+        job.kernels.narrow(&single, 1, array.kind == c'b', <uint16_t *>place)
+
+
+cdef inline void fill_classes(const Job *job, const Array *array, ptrdiff_t i, ptrdiff_t begin,
+                              ptrdiff_t n, double value) noexcept nogil:
+    """Store one number for n classes of row i, if there is such an array."""
     cdef ptrdiff_t c
-    if not rows.direct:
-        if rows.item == 2:
-            load_halves(job, rows, place, spare)
-        else:
-            copy_items(place, rows.step, job.n_classes, spare, rows.item, rows.item)
-        place = spare
-    if job.load_scale != 1:
-        for c in range(job.n_classes):
-            put_real(job, spare, c, real_at(job, place, c) * job.load_scale)
-        place = spare
-    if where != NULL:
-        job.kernels.select(where, place, job.n_classes, -INFINITY, spare)
-        place = spare
-    return place
+    cdef char *place
+    if array.data == NULL:
+        return
+    place = class_at(job, array, i, begin)
+    if array.contiguous:
+        job.kernels.fill(value, n, place, job.plan.streamed)
+        return
+    for c in range(n):
+        put_number(job, array, place + c * array.step, value)
 
 
-cdef inline const char *load_logits(const Job *job, ptrdiff_t i, char *spare,
-                                    const unsigned char *where, double *largest) noexcept nogil:
-    """`load_row` of the logits, and the largest that takes part and is not NaN."""
-    cdef const char *place
-    if job.x.item == 2 and job.x.step == 2 and job.load_scale == 1 and where == NULL:
-        largest[0] = load_halves(job, &job.x, row_at(job, &job.x, i), spare)
-        return spare
-    place = load_row(job, &job.x, i, spare, where)
-    largest[0] = job.kernels.max(place, job.n_classes)
-    return place
-
+# ---------------------------------------------------------------- labels
 
 cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                            ptrdiff_t *y) noexcept nogil:
-    """The labels of n rows. Each is read once, so that another thread that changes it cannot
+    """Read the labels of n rows. Each is read once, so that another thread that changes it cannot
     make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
-    cdef bint line = in_line(job, first, n)
+    cdef bint spaced = evenly_spaced(job, first, n)
     cdef int r
-    if sizeof(integer) == sizeof(y[0]) and line and step == <ptrdiff_t>sizeof(y[0]):
+    if sizeof(integer) == sizeof(y[0]) and spaced and step == <ptrdiff_t>sizeof(y[0]):
         memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
     else:
         for r in range(n):
-            if not line:
+            if not spaced:
                 place = row_at(job, &job.target, first + r)
             y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
             place += step
-    # As 64 bits. The highest is set in a label that is negative, or in its distance from the last
-    # class if it lies beyond that.
+    # As 64 bits: the highest is set in a negative label, and in the distance to the last class of
+    # a label beyond that.
     for r in range(n):
         label = <uint64_t>y[r]
         signs |= label | (last - label)
-    if signs >> 63 == 0 and not job.ignores:
+    if signs >> 63 == 0 and not job.loss.ignores:
         return
     for r in range(n):
         label = <uint64_t>y[r]
-        if job.ignores and label == job.ignore:
+        if job.loss.ignores and label == job.loss.ignore:
             y[r] = IGNORED_LABEL
         elif label > last:
             y[r] = BAD_LABEL
 
 
 cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
+    """Read the labels of n rows into y: a class, BAD_LABEL or IGNORED_LABEL."""
     cdef bint signed = job.target.kind == c'i'
     if job.target.item == 8:
         if signed:

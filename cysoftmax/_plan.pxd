@@ -1,147 +1,245 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# Which way a call takes, how much scratch that needs, and the tuned numbers behind it.
+# Every "whether" and every tuned number of a call, decided once before its loops begin. Knows
+# shapes, strides, options and sizes; reads no number of an array. Bits depend on none of it.
+#
+# The measurements are those of docs/performance.md and docs/notebook.md: AMD Zen 4 with AVX-512,
+# two cores, GCC 12, least of many alternating runs.
 
-from cysoftmax._job cimport DISTRIBUTION, Job, Rows, columns, in_a_row, scales_only, tile_bytes
-from cysoftmax._kernels cimport CHUNK, Carry, TILE, TILES
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, MASS, SOFTMAX, STATS, VARIANCE, VJP
+from cysoftmax._formula cimport MOST_ROWS
+from cysoftmax._job cimport (
+    DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Plan)
+from cysoftmax._kernels cimport CHUNK, TILE
+from cysoftmax._scratch cimport PAGE, SPAN, Scratch, lay_out
+from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, SOFTMAX, STATS, VARIANCE, VJP
 
 cdef enum:
-    MOST_ROWS = TILES * TILE    # so many are worked on together, sixteen to a tile,
-    TILE_BYTES = 1 << 19        # as long as what is kept of them stays in the L2 cache
-    STREAM_ROW_BYTES = 256      # below, too many lines at the ends of rows are not whole
-    TILES_BYTES = 1 << 15       # the tiles of contiguous classes should stay in the L1 cache
-    TOGETHER_BYTES = 1 << 14    # and so should sixteen rows of exps
-    FETCH_BYTES = 1 << 20   # rows are fetched early if they are not larger,
-    LATE_BYTES = 1 << 21    # rows are stored late if they are not larger
-    FETCH_AHEAD = 1 << 12   # and so many bytes before the next batch is needed
-    LABELS_AT_ONCE = 512    # so many are checked at a time
-    PAGE = 4096
-
-cdef struct Late:               # a row whose exps wait to be scaled and stored
-    const char *e               # or NULL: there is none
-    char *out
-    double hi, lo
-
-cdef struct Thread:             # what a thread keeps from one row to the next
-    Carry line, variance_line    # of the two outputs
-    int half                    # of its room for exps or tiles: which of the two is free
-    Late late
-    ptrdiff_t loaded            # tiles from this row on are there already, or -1
-    ptrdiff_t edge              # the ends of columns that wait end at this row, or -1
+    # No thread gets more scratch, whatever the number of classes, the dtype or the options.
+    MOST_SCRATCH = (1 << 20) - PAGE
+    # All tiles that a thread works on stay in the L2 cache; those of contiguous classes, which
+    # cost no more to load one by one, in the L1 cache.
+    TILES_IN_L2 = 1 << 19
+    TILES_IN_L1 = 1 << 15
+    # Sixteen rows are worked on together if their exps stay in the L1 cache: 2 to 3 % of the time
+    # of 100 classes.
+    PART_IN_L1 = 1 << 14
+    # Rows that are shorter end in too many unfinished cache lines to be streamed.
+    STREAMED_ROW = 256
+    # Rows that are not larger are prefetched (256 x 128256: 0.87 of the time), this many bytes
+    # ahead of the next part (65536 x 100: 0.96).
+    PREFETCHED_ROW = 1 << 20
+    PREFETCH_AHEAD = 1 << 12
 
 
-cdef inline bint computed_apart(const Job *job, const Rows *rows) noexcept nogil:
-    """Whether rows are computed elsewhere: a streamed line is stored once, and whole."""
-    return not rows.direct or job.stream
+cdef inline void make_plan(Job *job, int n_threads, ptrdiff_t stream_bytes) noexcept:
+    """Decide how a call is computed by at most n_threads. Outputs of stream_bytes or more would not
+    stay in the caches."""
+    cdef Plan *plan = &job.plan
+    plan.n_threads = n_threads
+    plan_rows_weights(job)
+    plan_arrays(job, stream_bytes)
+    if few_long_rows(job, n_threads):
+        plan_spans(job)
+    elif suits_tiles(job):
+        plan_tiles(job)
+    else:
+        plan_rows(job)
+    if scratch_needed(job) > MOST_SCRATCH and plan.way == TILES:
+        plan.assembles = False          # strided logits, and an output of contiguous classes
+        if scratch_needed(job) > MOST_SCRATCH:
+            plan_rows(job)
+    if scratch_needed(job) > MOST_SCRATCH and plan.way == ROWS:
+        plan.defers = False
+        if scratch_needed(job) > MOST_SCRATCH:
+            plan_spans(job)
+    plan.scratch_bytes = scratch_needed(job)
+    plan.n_blocks = (job.n_rows + plan.block_rows - 1) // plan.block_rows
+    if plan.way != SPANS:
+        plan.n_threads = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>n_threads, plan.n_blocks))
+    plan.thread_blocks = (plan.n_blocks + plan.n_threads - 1) // plan.n_threads
+    plan.sums_each_row = plan.block_rows % TILE != 0 or plan.way == SPANS
 
 
-cdef inline bint keeps_exps(const Job *job) noexcept nogil:
-    """Whether a thread needs room for a row of exps, or for what is made of them."""
-    if job.what & (SOFTMAX | GRAD | STATS):
-        return True
-    return job.out.data != NULL and (computed_apart(job, &job.out) or job.where.data != NULL)
+cdef inline ptrdiff_t scratch_needed(const Job *job) noexcept:
+    """Return the bytes of scratch of one thread, in whole pages."""
+    cdef Scratch s
+    if job.plan.way == ROWS and job.n_classes > MOST_SCRATCH * <ptrdiff_t>CHUNK:
+        return job.n_classes            # too large in any case; no product below overflows
+    return (lay_out(job, &s, 0) + sizeof(Scratch) + 64) // PAGE * PAGE + PAGE
 
 
-cdef inline bint copies_logits(const Job *job) noexcept nogil:
-    return not job.x.direct or job.where.data != NULL or job.load_scale != 1
+# ---------------------------------------------------------------- what rows and arrays are like
+
+cdef inline void plan_rows_weights(Job *job) noexcept:
+    """Decide whether rows can differ in their weights, and what has to be known of them first."""
+    cdef Plan *plan = &job.plan
+    plan.reads_rows = (job.where.data != NULL or job.loss.smoothing != 0
+                       or job.target_is == DISTRIBUTION or job.target_is == SPARSE)
+    plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
+                     or job.sample.data != NULL)
+    plan.exps_alone = not (plan.reads_rows or job.what & (LOGSUMEXP | STATS | VJP))
+    plan.has_surplus = job.loss.smoothing != 0 or job.loss.z_loss != 0
+    plan.plain_rows = not (plan.weighted or plan.has_surplus or job.scale.data != NULL)
+    plan.scales_only = job.what & SOFTMAX or (
+        job.what & GRAD and job.target_is == LABELS and not plan.has_surplus)
+    # Otherwise logarithms are taken for a whole block at once: no row waits for its own.
+    plan.log_first = job.what & (LOG_SOFTMAX | STATS) or job.loss.z_loss != 0
 
 
-cdef inline bint fits_tile(const Job *job, const Rows *rows) noexcept nogil:
-    return rows.data == NULL or rows.item == job.itemsize and rows.step % rows.item == 0
+cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
+    """Decide how logits are read and outputs stored: what is copied, what is streamed."""
+    cdef Plan *plan = &job.plan
+    cdef ptrdiff_t row_bytes = job.n_classes * job.itemsize
+    plan.exceeds_cache = job.out.data != NULL and job.n_rows * row_bytes >= stream_bytes
+    plan.streamed = (plan.exceeds_cache and job.out.contiguous and row_bytes >= STREAMED_ROW)
+    plan.out_streamed_16 = streams_16(job, &job.out)
+    plan.variance_streamed_16 = streams_16(job, &job.variance)
+    # A streamed cache line is stored once, and whole: its row is computed elsewhere before.
+    plan.out_in_scratch = job.out.data != NULL and (not job.out.contiguous or plan.streamed)
+    plan.variance_in_scratch = job.variance.data != NULL and (
+        not job.variance.contiguous or plan.streamed)
+    plan.logits_in_scratch = (not job.x.contiguous or job.where.data != NULL
+                              or job.loss.prescale != 1)
+    plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch or (
+        job.out.data != NULL and job.where.data != NULL)
+    plan.exps_in_out = False
+    plan.x_adjacent = rows_adjacent(job, &job.x)
+    plan.out_adjacent = rows_adjacent(job, &job.out)
+    plan.variance_adjacent = rows_adjacent(job, &job.variance)
+    plan.x_row_by_row = row_by_row(job, &job.x)
+    plan.out_row_by_row = row_by_row(job, &job.out)
 
 
-cdef inline bint tiles_fill(const Job *job) noexcept nogil:
-    """Whether there are rows enough: a tile takes as long as 5 short rows, or 15 of 400 bytes."""
+cdef inline bint streams_16(const Job *job, const Array *array) noexcept:
+    """Return whether rows of 16 bits are stored past the caches."""
+    return (array.data != NULL and job.plan.exceeds_cache and array.item == 2 and array.step == 2
+            and 2 * job.n_classes >= STREAMED_ROW)
+
+
+cdef inline bint rows_adjacent(const Job *job, const Array *array) noexcept:
+    """Return whether neighbouring rows are neighbours in memory, so that one class of many rows is
+    contiguous."""
+    return (array.data != NULL and array.step != job.itemsize
+            and array.outer[job.ndim - 1] == job.itemsize)
+
+
+cdef inline bint row_by_row(const Job *job, const Array *array) noexcept:
+    """Return whether each row begins where the one before it ends."""
+    return job.ndim == 1 and array.contiguous and array.outer[0] == job.n_classes * job.itemsize
+
+
+# ---------------------------------------------------------------- rows
+
+cdef inline void plan_rows(Job *job) noexcept:
+    """Plan the way ROWS: blocks of sixteen rows, or of one if there are few for the threads."""
+    cdef Plan *plan = &job.plan
+    cdef ptrdiff_t row_bytes = job.n_classes * job.itemsize
+    cdef bint target_copied = job.target_is == DISTRIBUTION or (
+        job.target_is == VECTOR and not job.target.contiguous)
+    plan.way = ROWS
+    plan.loads_ahead = plan.assembles = False
+    plan.exp_stride = (row_bytes + 63) // 64 * 64
+    plan.block_rows = TILE
+    if 1 < plan.n_threads and job.n_rows < 64 * plan.n_threads:
+        plan.block_rows = 1
+    plan.part_rows = 1
+    if (plan.exp_stride * TILE <= PART_IN_L1 and not plan.logits_in_scratch
+            and not target_copied):
+        plan.part_rows = TILE
+    plan.buffer_bytes = plan.part_rows * plan.exp_stride + 2 * PAGE     # see apart_from
+    plan.rows_ahead = 0
+    if job.x.step == job.x.item and row_bytes <= PREFETCHED_ROW:    # of 16 bits: two for one
+        plan.rows_ahead = plan.part_rows + PREFETCH_AHEAD // row_bytes
+    # Exps of rows of several chunks wait, and are stored while those of the next row are computed:
+    # 0.83 to 0.92 of the time of 1024 x 32000.
+    plan.defers = (plan.scales_only and job.out.contiguous and not plan.logits_in_scratch
+                   and job.n_classes > CHUNK)
+
+
+# ---------------------------------------------------------------- tiles
+
+cdef inline bint suits_tiles(const Job *job) noexcept:
+    """Return whether sixteen rows at a time are faster: short rows, unless they are few, or strided
+    ones that fit."""
+    if job.what & (VJP | STATS) or job.loss.prescale != 1 or job.plan.reads_rows:
+        return False
+    if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
+        return False
+    if job.x.contiguous:
+        return rows_fill_tiles(job) and job.n_classes <= (
+            job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
+    return job.n_classes <= TILES_IN_L2 // (TILE * job.itemsize)
+
+
+cdef inline bint fits_tile(const Job *job, const Array *array) noexcept:
+    """Return whether an array, if there is one, holds reals at multiples of their size."""
+    return array.data == NULL or array.item == job.itemsize and array.step % array.item == 0
+
+
+cdef inline bint rows_fill_tiles(const Job *job) noexcept:
+    """Return whether there are rows enough. A partly filled tile costs as much as a full one: as 5
+    rows of a few classes, or as 15 rows of 400 bytes."""
     cdef ptrdiff_t as_rows = min(<ptrdiff_t>15, 4 + job.n_classes * job.itemsize // 32)
     return (job.n_rows + TILE - 1) // TILE * as_rows < job.n_rows
 
 
-cdef inline bint tiled(const Job *job) noexcept nogil:
-    """Whether sixteen rows at a time are faster: short rows unless they are few, or strided ones
-    that fit."""
-    if job.what & (VJP | MASS | STATS) or job.load_scale != 1 or job.prepared:
+cdef inline void plan_tiles(Job *job) noexcept:
+    """Plan the way TILES: blocks of as many tiles as stay in their cache. Of rows that are adjacent,
+    the tiles of the next block are copied ahead if there is room for two blocks, and if most
+    blocks lie along one axis (of small images most cross a border)."""
+    cdef Plan *plan = &job.plan
+    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE
+    cdef int copies = 2 if job.what & (LOG_SOFTMAX | VARIANCE) else 1, tiles
+    plan.way = TILES
+    plan.defers = False
+    # An odd number of cache lines: the classes of tiles then do not compete for the same sets.
+    plan.tile_stride = (job.n_classes | 1) * TILE * job.itemsize
+    tiles = tiles_that_fit(job, TILES_IN_L2 if plan.x_adjacent else TILES_IN_L1, copies)
+    plan.loads_ahead = plan.x_adjacent and (copies + 1) * plan.tile_stride <= TILES_IN_L2 and (
+        job.ndim == 1 or job.shape[job.ndim - 1] >= (
+            2 * TILE * tiles_that_fit(job, TILES_IN_L2, copies + 1)))
+    if plan.loads_ahead:
+        tiles = tiles_that_fit(job, TILES_IN_L2, copies + 1)
+    plan.assembles = plan.exceeds_cache and plan.out_row_by_row
+    tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>tiles, n_tiles // plan.n_threads))
+    plan.block_rows = plan.part_rows = tiles * TILE
+
+
+cdef inline int tiles_that_fit(const Job *job, ptrdiff_t n_bytes, int copies) noexcept:
+    """Return how many tiles have room in n_bytes, `copies` times over; at least one."""
+    return <int>max(<ptrdiff_t>1, min(<ptrdiff_t>(MOST_ROWS // TILE),
+                                      n_bytes // (copies * job.plan.tile_stride)))
+
+
+# ---------------------------------------------------------------- spans
+
+cdef inline bint few_long_rows(const Job *job, int n_threads) noexcept:
+    """Return whether threads share rows: there are fewer than two for each, of several chunks.
+    Where exps are then computed twice, only if half of the threads would have no row."""
+    if n_threads == 1 or job.n_classes < 4 * CHUNK:
         return False
-    if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
-        return False
-    if job.x.direct:
-        return tiles_fill(job) and job.n_classes <= (
-            job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
-    return job.n_classes <= TILE_BYTES // (TILE * job.itemsize)
+    if job.out.data == NULL or job.what & (LOG_SOFTMAX | VJP) or exps_can_wait_in_out(job):
+        return job.n_rows < 2 * n_threads
+    return 2 * job.n_rows <= n_threads
 
 
-cdef inline int so_many_tiles(ptrdiff_t n_bytes, ptrdiff_t tile, int parts) noexcept:
-    """How many are worked on together, if all that is kept of them has n_bytes; at least one."""
-    return <int>max(<ptrdiff_t>1, min(<ptrdiff_t>TILES, n_bytes // (parts * tile)))
+cdef inline bint exps_can_wait_in_out(const Job *job) noexcept:
+    """Return whether the output has room for exps until their sum is known. Not if the logits are
+    read again after that: they may be in the same memory."""
+    return (job.what & (SOFTMAX | GRAD) and job.out.contiguous
+            and not job.plan.logits_in_scratch and not job.plan.reads_rows
+            and not job.what & VARIANCE)
 
 
-cdef inline void lay_out_scratch(Job *job) noexcept:
-    """Room for what has to be put side by side, or kept until the sum is known."""
-    cdef ptrdiff_t size = job.n_classes * job.itemsize, row = (size // PAGE + 2) * PAGE
-    cdef ptrdiff_t at = (sizeof(Thread) + 63) // 64 * 64, tile
-    cdef int parts = 1          # of what is kept of tiles
-    job.e_at = at
-    if tiled(job):
-        tile = tile_bytes(job)
-        if job.what & (LOG_SOFTMAX | VARIANCE):
-            parts = 2
-        job.tiles = so_many_tiles(TILE_BYTES if columns(job, &job.x) else TILES_BYTES, tile, parts)
-        # The next ones beside them, if there is room, and most are in line.
-        if columns(job, &job.x) and (parts + 1) * tile <= TILE_BYTES and (
-                job.ndim == 1 or job.shape[job.ndim - 1] >= (
-                    2 * TILE * so_many_tiles(TILE_BYTES, tile, parts + 1))):
-            job.ahead = True
-            job.tiles = so_many_tiles(TILE_BYTES, tile, parts + 1)
-            job.half_bytes = job.tiles * tile
-            at += job.half_bytes
-        job.second_at = at + job.tiles * tile
-        at += parts * job.tiles * tile
-        job.largest_at = at
-        if job.ahead:
-            at += MOST_ROWS * job.itemsize
-        job.edges_at = at
-        if job.ahead and job.large and columns(job, &job.out):
-            at += job.n_classes * 64
-        job.together_at = at
-        if job.large and in_a_row(job, &job.out):
-            at += tile + 64
-        job.scratch_bytes = (at // PAGE + 1) * PAGE
-        return
-    # A row's logarithm may wait for those of its group if nothing else but its loss needs it; or
-    # its logsumexp, which may look at the logits again.
-    job.logs_late = (job.z_loss == 0 and not job.what & (LOG_SOFTMAX | STATS)
-                     and not (job.what & LOGSUMEXP and copies_logits(job)))
-    job.together = 1
-    job.exp_bytes = (size + 63) // 64 * 64
-    if job.what & MASS or (
-            job.exp_bytes * TILE <= TOGETHER_BYTES and not copies_logits(job)
-            and job.target_is != DISTRIBUTION):
-        job.together = TILE
-    if job.x.step == job.x.item and size <= FETCH_BYTES:    # (of 16 bits: two rows for one)
-        job.fetch_rows = job.together + FETCH_AHEAD // size
-    if keeps_exps(job):
-        job.late = (scales_only(job) and job.out.direct and not copies_logits(job)
-                    and job.n_classes > CHUNK and size <= LATE_BYTES)
-        job.half_bytes = job.together * job.exp_bytes + 2 * PAGE
-        at += job.half_bytes * (1 + job.late)
-    job.x_at = at
-    if copies_logits(job):
-        at += row
-    job.target_at = at
-    if job.target_is == DISTRIBUTION or job.what & VJP:
-        at += row
-    job.where_at = at
-    if job.where.data != NULL and job.where.step != 1:
-        at += row
-    job.base_at = at
-    if job.where.data != NULL and job.smoothing != 0:
-        at += row
-    job.variance_at = at
-    if job.variance.data != NULL and computed_apart(job, &job.variance):
-        at += row
-    job.scratch_bytes = (at // PAGE + 1) * PAGE
-
-
-cdef inline bint long_and_few(const Job *job, int n_threads) noexcept:
-    return (n_threads > 1 and job.n_rows < 2 * n_threads and job.n_classes >= 4 * CHUNK
-            and not job.what & (VJP | STATS | VARIANCE | MASS) and not job.prepared
-            and not copies_logits(job) and (job.out.data == NULL or job.out.direct))
+cdef inline void plan_spans(Job *job) noexcept:
+    """Plan the way SPANS: blocks of rows enough that each thread has a few spans."""
+    cdef Plan *plan = &job.plan
+    plan.way = SPANS
+    plan.defers = plan.loads_ahead = plan.assembles = False
+    plan.part_rows = 1
+    plan.n_spans = (job.n_classes + SPAN - 1) // SPAN
+    plan.block_rows = <int>max(<ptrdiff_t>1, min(
+        <ptrdiff_t>MOST_ROWS, (4 * plan.n_threads + plan.n_spans - 1) // plan.n_spans))
+    plan.buffer_bytes = SPAN * job.itemsize
+    plan.exps_in_out = exps_can_wait_in_out(job)
+    if plan.exps_in_out:
+        plan.streamed = plan.out_in_scratch = plan.exps_in_scratch = False

@@ -1,166 +1,116 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# Rows that lie along the vector, one after the other.
+# The way ROWS: each row is one piece, its classes lie along the vector. A part is one row, or
+# sixteen if their exps stay in the L1 cache. Touches the scratch of one thread, and one block.
 
-from libc.math cimport INFINITY
-from libc.stdint cimport uintptr_t
+from cysoftmax._formula cimport Block
+from cysoftmax._job cimport LABELS, Job, row_at
+from cysoftmax._kernels cimport TILE
+from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, reduce_piece
+from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from
+from cysoftmax._sums cimport Total, add, chunks, finish
+from cysoftmax._target cimport (
+    Masses, add_masses, gather_label_logits, label_dots, minus_rest_at_labels, read_mask,
+    sum_masses, weigh_row)
+from cysoftmax._what cimport GRAD, LOSS, VARIANCE
+from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
-from cysoftmax._formula cimport Group, logsumexp_of, loss_of, take_factors, take_logs, take_losses
-from cysoftmax._job cimport Job, LABELS, row_at
-from cysoftmax._kernels cimport CHUNK, TILE
-from cysoftmax._numbers cimport fill_row, load_logits, load_row
-from cysoftmax._plan cimport Late, PAGE, Thread, computed_apart, keeps_exps
-from cysoftmax._sums cimport Total, add, chunks, dot, finish
-from cysoftmax._target cimport Place, label_terms, minus_rest_at_labels, prepare_row, row_terms
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOSS, MASS, SOFTMAX, STATS, VARIANCE
-from cysoftmax._write cimport deliver, filling, write_late, write_row, write_stats, write_variance
-
-cdef inline Total sum_of_exp(const Job *job, const char *x, double shift, const char *next,
-                             char *e, Thread *t=NULL) noexcept nogil:
-    """sum exp(d) over the classes; each exp goes to e, unless that is NULL. On the way, the row
-    at `next` is fetched from memory, unless that is NULL, and a row of the thread that waits is
-    written."""
-    cdef Total total = Total(0, 0, 0)
-    cdef double coarse, fine
-    cdef ptrdiff_t b, at, n
-    for b in range(chunks(job.n_classes)):
-        at = b * CHUNK * job.itemsize
-        n = min(<ptrdiff_t>CHUNK, job.n_classes - b * CHUNK)
-        job.kernels.exp_sum(x + at, n, shift, job.inv_temperature, next + at if next != NULL else NULL,
-                            e + at if e != NULL else NULL, &coarse, &fine)
-        if b == 0:      # all there is, mostly
-            total = Total(coarse, fine, 0)
-        else:
-            add(&total, coarse, fine)
-        if t != NULL and t.late.e != NULL:
-            write_late(job, t, at, n)
-    if t != NULL:
-        t.late.e = NULL
-    finish(&total)
-    return total
-
-
-cdef inline char *offset_from(char *scratch, const char *x) noexcept nogil:
-    """Half a page away from x modulo a page: a load of x that has the same low address bits
-    as a store still under way would have to wait for it (3.5 times slower when measured)."""
-    return scratch + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>scratch) % PAGE & ~<uintptr_t>63)
-
-
-cdef inline const char *early(const Job *job, ptrdiff_t i) noexcept nogil:
-    """The row that is to be fetched while row i is worked on, or NULL."""
-    if job.fetch_rows == 0:
-        return NULL
-    return row_at(job, &job.x, min(i + job.fetch_rows, job.n_rows - 1))
-
-
-# The memory is idle while exps are computed, and the arithmetic while a row is stored. So the
-# exps of a row of several chunks wait, and are stored in turns with the chunks of the next row.
-
-
-cdef inline void do_rows(Job *job, char *scratch, Group *g) noexcept nogil:
-    """A group's rows, one after the other: outputs are written, or wait, and losses are left in
-    the group."""
-    cdef Place[TILE] p
-    cdef int begin = 0
-    while begin < g.n_rows:
-        rows_together(job, scratch, g, begin, min(begin + job.together, g.n_rows), p)
-        begin += job.together
-    if job.logs_late and not job.what & MASS:
-        take_logs(job, g, 0, g.n_rows)
-        if job.what & LOSS:
-            take_losses(job, g)
-        elif job.what & LOGSUMEXP:
-            take_logsumexps(job, g, 0, g.n_rows, p)
-
-
-cdef inline void take_logsumexps(const Job *job, Group *g, int begin, int end,
-                                 const Place *p) noexcept nogil:
+cdef inline void weigh_rows(const Job *job, Scratch *s, Block *b, int begin,
+                            int end) noexcept nogil:
+    """Read masks and distributions of rows, one after the other: what they weigh."""
+    cdef ptrdiff_t i
+    cdef Masses masses
+    cdef Piece *p
     cdef int r
     for r in range(begin, end):
-        g.loss[r] = -INFINITY
-        if not g.skipped[r]:
-            g.loss[r] = logsumexp_of(job, p[r].x, g.shift[r], g.log_total[r])
+        p = &s.pieces[r - begin]
+        p[0] = Piece(0, job.n_classes, NULL, NULL, NULL, NULL, NULL)
+        if b.skipped[r] or not job.plan.reads_rows:
+            continue
+        i = b.first + r
+        masses = Masses(Total(0, 0, 0), Total(0, 0, 0), Total(0, 0, 0), 0, False)
+        read_mask(job, s, i, p)
+        sum_masses(job, s, i, p, s.sums)
+        add_masses(job, &masses, s.sums, chunks(job.n_classes))
+        weigh_row(job, b, r, &masses)
 
 
-cdef inline void rows_together(Job *job, char *scratch, Group *g, int begin, int end,
-                               Place *p) noexcept nogil:
-    """So many rows that their exps stay in the L1 cache; in three steps, so that the few numbers
-    of all of them are worked on together."""
-    cdef const char *x[TILE]
-    cdef char *e[TILE]
-    cdef Thread *t = <Thread *>scratch
-    cdef Total total
+cdef inline void load_rows(const Job *job, Scratch *s, Block *b, int begin, int end) noexcept nogil:
+    """Load the logits of rows, and their maxima; give each a place for its exps."""
     cdef char *exps = NULL
+    cdef Piece *p
     cdef int r
-
+    weigh_rows(job, s, b, begin, end)
     for r in range(begin, end):
-        p[r] = Place(NULL, NULL, NULL, job.class_weight, NULL)
-        if job.prepared:
-            prepare_row(job, scratch, g, r, &p[r])
-        if g.skipped[r]:
-            g.shift[r] = 0
-            g.y[r] = 0
-        if g.skipped[r] or job.what & MASS:
+        p = &s.pieces[r - begin]
+        if b.skipped[r]:
+            b.shift[r] = 0
+            b.label[r] = 0
             continue
-        p[r].x = load_logits(job, g.first + r, scratch + job.x_at, p[r].where, &g.shift[r])
-        if exps == NULL and keeps_exps(job):
-            exps = offset_from(scratch + job.e_at + t.half * job.half_bytes, p[r].x)
+        load_piece(job, s, b.first + r, p, &b.shift[r])
+        if exps == NULL and job.plan.exps_in_scratch:
+            exps = apart_from(s.buffers[s.current], p.x)
         if exps != NULL:
-            p[r].e = exps + (r - begin) * job.exp_bytes
-    if job.what & MASS:
-        return
+            p.e = exps + (r - begin) * job.plan.exp_stride
 
-    for r in range(begin, end):     # not in one loop: no exp waits for its own row's maximum
-        if g.skipped[r]:
+
+cdef inline void reduce_rows(const Job *job, Scratch *s, Block *b, int begin,
+                             int end) noexcept nogil:
+    """Compute the sums of rows. Not in one loop with load_rows: no exp then waits for the maximum
+    of its own row."""
+    cdef double[TILE] mass, logits          # the logits are reals
+    cdef int r
+    if job.what & LOSS and job.target_is == LABELS:
+        gather_label_logits(job, s, b, begin, end, mass, <char *>logits)
+        label_dots(job, b, begin, end, mass, <char *>logits)
+    for r in range(begin, end):
+        if b.skipped[r]:
             continue
-        total = sum_of_exp(job, p[r].x, g.shift[r], early(job, g.first + r), (
-            p[r].e if job.what & (SOFTMAX | GRAD | STATS) else NULL), t)
-        g.coarse[r] = total.coarse
-        g.fine[r] = total.fine
+        if job.plan.rows_ahead > 0:
+            s.overlap.next_row = row_at(
+                job, &job.x, min(b.first + r + job.plan.rows_ahead, job.n_rows - 1))
+        reduce_row(job, s, b, r, &s.pieces[r - begin])
 
-    if not job.logs_late:
-        take_logs(job, g, begin, end)
-        if job.what & LOGSUMEXP:
-            take_logsumexps(job, g, begin, end, p)
-    take_factors(job, g, begin, end)
-    if job.target_is == LABELS:
-        for r in range(begin, end):
-            x[r] = p[r].x
-            e[r] = p[r].e
-        if job.what & LOSS:
-            label_terms(job, g, begin, end, x)
-    if job.what & LOSS and job.prepared:
-        for r in range(begin, end):
-            if not g.ignored[r]:
-                row_terms(job, g, r, &p[r])
+
+cdef inline void reduce_row(const Job *job, Scratch *s, Block *b, int r,
+                            const Piece *p) noexcept nogil:
+    """Compute the sums of one row."""
+    cdef RowTotals totals
+    cdef Total zero = Total(0, 0, 0), total
+    cdef ptrdiff_t k
+    reduce_piece(job, s, b, r, p, s.sums)
+    if job.plan.exps_alone:     # what follows, without anything that is not needed
+        total = Total(s.sums.exps.hi, s.sums.exps.lo, 0)
+        for k in range(1, chunks(job.n_classes)):
+            add(&total, s.sums[k].exps)
+        finish(&total)
+        b.coarse[r] = total.coarse
+        b.fine[r] = total.fine
+        return
+    totals = RowTotals(zero, zero, zero, zero, zero)
+    add_sums(job, b, r, &totals, s.sums, chunks(job.n_classes))
+    finish_sums(job, s, b, r, &totals, p)
+
+
+cdef inline void write_rows(const Job *job, Scratch *s, Block *b, int begin,
+                            int end) noexcept nogil:
+    """Write the outputs of rows; or leave the exps of the only one for the next reduce_rows."""
+    cdef Piece *p
+    cdef int r
+    if job.out.data == NULL:
+        return
     if job.what & VARIANCE:
         for r in range(begin, end):
-            if not g.skipped[r]:
-                write_variance(job, scratch, g, r, &p[r])
-    if job.what & GRAD and job.target_is == LABELS and job.keep != 0:
-        minus_rest_at_labels(job, g, begin, end, e)
-
+            if not b.skipped[r]:
+                write_variance(job, s, b, r, &s.pieces[r - begin])
+    if job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0:
+        minus_rest_at_labels(job, b, begin, end, s.pieces)
     for r in range(begin, end):
-        if job.what & LOSS and not job.logs_late and not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r)
-        if job.what & STATS:
-            write_stats(job, g, r, &p[r])
-        elif g.skipped[r]:
-            fill_row(job, &job.out, g.first + r, filling(job))
-            fill_row(job, &job.variance, g.first + r, 0)
-        elif job.late:          # it is the only row of its batch
-            t.late = Late(p[r].e, row_at(job, &job.out, g.first + r), g.hi[r], g.lo[r])
-            t.half = 1 - t.half
-        elif job.out.data != NULL:
-            write_row(job, t, g, r, &p[r])
-
-
-cdef inline void do_vjp(Job *job, char *scratch, ptrdiff_t i) noexcept nogil:
-    """Row i of p * (v - sum(p v))."""
-    cdef const char *p = load_row(job, &job.x, i, scratch + job.x_at)
-    cdef const char *v = load_row(job, &job.target, i, scratch + job.target_at)
-    cdef char *row = scratch + job.e_at
-    cdef Total s = dot(job, v, p, 0, False)
-    if not computed_apart(job, &job.out):
-        row = row_at(job, &job.out, i)
-    job.kernels.vjp(p, v, job.n_classes, s.coarse, s.fine, row)
-    deliver(job, &(<Thread *>scratch).line, &job.out, i, row)
+        p = &s.pieces[r - begin]
+        if b.skipped[r]:
+            skip_piece(job, b, r, 0, job.n_classes)
+        elif job.plan.defers:
+            s.overlap.previous = Pending(p.e, row_at(job, &job.out, b.first + r), b.factor_hi[r],
+                                         b.factor_lo[r])
+            s.current = 1 - s.current
+        else:
+            write_piece(job, s, b, r, p)

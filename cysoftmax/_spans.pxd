@@ -1,121 +1,133 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# Few long rows, each cut into spans of classes that threads share.
+# The way SPANS: a row is cut into spans of SPAN classes, which threads share, and of which no
+# scratch grows with the row. Each stage walks all spans of a block's rows before the next begins.
+# A span is loaded anew in each stage, and its exps are computed a second time when they are
+# written, unless they can wait in the output. Touches one span, and what its chunks sum to.
 
 from libc.math cimport INFINITY
-from libc.string cimport memset
 
-from cysoftmax._formula cimport Group, finish_group, logsumexp_of, loss_of, weights_of
-from cysoftmax._job cimport Job, row_at
+from cysoftmax._formula cimport MOST_ROWS, Block
+from cysoftmax._job cimport LABELS, Job, RowWeights, class_at
 from cysoftmax._kernels cimport CHUNK, TILE
-from cysoftmax._sums cimport Total, add, chunks, finish
-from cysoftmax._target cimport label_terms, minus_rest_at_labels, subtract_label
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX
-from cysoftmax._write cimport keep_numbers
+from cysoftmax._piece cimport (
+    RowTotals, add_sums, exp_chunks, finish_sums, load_piece, reduce_piece)
+from cysoftmax._scratch cimport SPAN, Piece, Scratch
+from cysoftmax._sums cimport ChunkSums, Total, chunks
+from cysoftmax._target cimport (
+    Masses, add_masses, gather_label_logits, label_dots, minus_rest_at_labels, read_mask,
+    read_target, sum_masses, weigh_row, weigh_target)
+from cysoftmax._what cimport GRAD, LOSS, SOFTMAX, STATS, VARIANCE
+from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
 cdef enum:
-    LONG_SHARE = 16 * CHUNK
+    SPAN_CHUNKS = SPAN // CHUNK
 
-cdef struct Share:                  # one of the blocks into which long rows are cut
-    ptrdiff_t row, begin, end       # the classes begin ... end - 1 of that row
+cdef enum Stage:
+    WEIGH                           # open: masks and distributions
+    LOAD
+    REDUCE
+    WRITE
 
-
-cdef inline Share share_at(const Job *job, ptrdiff_t unit, ptrdiff_t shares) noexcept nogil:
-    cdef Share s
-    s.row = unit // shares
-    s.begin = unit % shares * LONG_SHARE
-    s.end = min(s.begin + LONG_SHARE, job.n_classes)
-    return s
-
-
-cdef inline void long_max(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
-                          double *largest) noexcept nogil:
-    cdef Share s = share_at(job, unit, shares)
-    largest[unit] = job.kernels.max(
-        row_at(job, &job.x, s.row) + s.begin * job.itemsize, s.end - s.begin)
+cdef struct SpanBlock:              # a block of rows, whose spans threads share
+    Block block
+    RowWeights[MOST_ROWS] weights
+    Masses[MOST_ROWS] masses
+    RowTotals[MOST_ROWS] totals
 
 
-cdef inline void long_exp(const Job *job, ptrdiff_t unit, ptrdiff_t shares, const Group *groups,
-                          double *sums) noexcept nogil:
-    """The exps of one share, chunk by chunk; sums has a pair for each."""
-    cdef Share s = share_at(job, unit, shares)
-    cdef double shift = groups[s.row // TILE].shift[s.row % TILE]
-    cdef ptrdiff_t b, c, at
-    cdef char *e = NULL
-    sums += 2 * (s.row * chunks(job.n_classes) + s.begin // CHUNK)
-    for b in range(chunks(s.end - s.begin)):
-        c = s.begin + b * CHUNK
-        at = c * job.itemsize
-        if job.what & (SOFTMAX | GRAD):
-            e = row_at(job, &job.out, s.row) + at
-        job.kernels.exp_sum(row_at(job, &job.x, s.row) + at, min(<ptrdiff_t>CHUNK, s.end - c),
-                            shift, job.inv_temperature, NULL, e, sums, sums + 1)
-        sums += 2
+cdef inline void open_spans(SpanBlock *sb) noexcept nogil:
+    """Reset the totals of a block's rows."""
+    cdef Total zero = Total(0, 0, 0)
+    cdef int r
+    for r in range(sb.block.n_rows):
+        sb.block.shift[r] = -INFINITY
+        sb.masses[r] = Masses(zero, zero, zero, 0, False)
+        sb.totals[r] = RowTotals(zero, zero, zero, zero, zero)
 
 
-cdef inline void long_out(const Job *job, ptrdiff_t unit, ptrdiff_t shares,
-                          const Group *groups) noexcept nogil:
-    cdef Share s = share_at(job, unit, shares)
-    cdef ptrdiff_t at = s.begin * job.itemsize, n = s.end - s.begin
-    cdef char *out = row_at(job, &job.out, s.row) + at
-    cdef const Group *g = &groups[s.row // TILE]
-    cdef int r = s.row % TILE
-    if g.skipped[r]:
-        memset(out, 0, n * job.itemsize)
-    elif job.what & LOG_SOFTMAX:
-        job.kernels.log(row_at(job, &job.x, s.row) + at, n, g.shift[r], job.inv_temperature, g.log_total[r],
-                        out)
+cdef inline void walk_span(const Job *job, Scratch *s, const Block *b, int stage, ptrdiff_t u,
+                           ChunkSums *sums, double *largest) noexcept nogil:
+    """Do one stage for span u of a block: its sums go to the chunks at `sums`, its maximum to
+    `largest`, its outputs to the arrays."""
+    cdef int r = <int>(u // job.plan.n_spans)
+    cdef ptrdiff_t begin = u % job.plan.n_spans * SPAN
+    cdef Piece p = Piece(begin, min(<ptrdiff_t>SPAN, job.n_classes - begin), NULL, NULL, NULL,
+                         NULL, NULL)
+    if b.skipped[r]:
+        if stage == WRITE:
+            skip_piece(job, b, r, p.begin, p.n)
+        return
+    read_mask(job, s, b.first + r, &p)
+    if stage == WEIGH:
+        sum_masses(job, s, b.first + r, &p, sums)
+    elif stage == LOAD:
+        load_piece(job, s, b.first + r, &p, largest)
+    elif stage == REDUCE:
+        read_target(job, s, b.first + r, &p)
+        weigh_target(job, &p)
+        load_piece(job, s, b.first + r, &p, largest)
+        if job.plan.exps_in_out:
+            p.e = class_at(job, &job.out, b.first + r, p.begin)
+        elif job.what & STATS:
+            p.e = s.buffers[0]
+        reduce_piece(job, s, b, r, &p, sums)
     else:
-        job.kernels.scale(out, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, out)
+        write_span(job, s, b, r, &p)
 
 
-cdef inline void long_open(Job *job, Group *g, const double *largest, ptrdiff_t shares) noexcept nogil:
-    """The maxima of a group's rows; and what the loss needs of the logits, which the output
-    may be written over."""
-    cdef const char *x[TILE]
-    cdef int r
-    cdef ptrdiff_t u
-    for r in range(g.n_rows):
-        x[r] = row_at(job, &job.x, g.first + r)
-        g.shift[r] = -INFINITY
-        for u in range((g.first + r) * shares, (g.first + r + 1) * shares):
-            if largest[u] > g.shift[r]:
-                g.shift[r] = largest[u]
-    if job.what & LOSS:
-        label_terms(job, g, 0, g.n_rows, x)
+cdef inline void write_span(const Job *job, Scratch *s, const Block *b, int r,
+                            Piece *p) noexcept nogil:
+    """Write the outputs of a span; its exps are in the output, or computed once more."""
+    cdef ChunkSums[SPAN_CHUNKS] sums        # known already
+    cdef double largest
+    if job.plan.exps_in_out:
+        p.e = class_at(job, &job.out, b.first + r, p.begin)
+    else:
+        read_target(job, s, b.first + r, p)
+        weigh_target(job, p)
+        load_piece(job, s, b.first + r, p, &largest)
+        p.e = s.buffers[0]
+        if job.what & (SOFTMAX | GRAD):
+            exp_chunks(job, s, p, b.shift[r], sums)
+    if job.what & VARIANCE:
+        write_variance(job, s, b, r, p)
+    if job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0:
+        minus_rest_at_labels(job, b, r, r + 1, p)
+    write_piece(job, s, b, r, p)
 
 
-cdef inline void long_finish(Job *job, Group *g, const double *sums) noexcept nogil:
-    """From the sums of the chunks to losses and factors."""
-    cdef ptrdiff_t n_chunks = chunks(job.n_classes), c, i
-    cdef char *e[TILE]
-    cdef Total total
-    cdef int r
-    for r in range(g.n_rows):
-        i = g.first + r
-        total = Total(0, 0, 0)
-        for c in range(i * n_chunks, (i + 1) * n_chunks):
-            add(&total, sums[2 * c], sums[2 * c + 1])
-        finish(&total)
-        g.coarse[r] = total.coarse
-        g.fine[r] = total.fine
-    finish_group(job, g)
-    for r in range(g.n_rows):
-        i = g.first + r
-        if job.what & LOGSUMEXP:
-            g.loss[r] = logsumexp_of(job, row_at(job, &job.x, i), g.shift[r], g.log_total[r])
-        elif job.what & LOSS and not g.ignored[r]:
-            g.loss[r] = loss_of(job, g, r)
-        keep_numbers(job, i, g.loss[r], weights_of(g, r).weight)
-        if job.what & GRAD:
-            e[r] = row_at(job, &job.out, i)
-    if job.what & GRAD:
-        minus_rest_at_labels(job, g, 0, g.n_rows, e)
+cdef inline void join_span(const Job *job, SpanBlock *sb, int stage, ptrdiff_t u,
+                           const ChunkSums *sums, double largest) noexcept nogil:
+    """Add what a stage found in span u to its row: called for all spans in their order."""
+    cdef int r = <int>(u // job.plan.n_spans)
+    cdef ptrdiff_t n = chunks(min(
+        <ptrdiff_t>SPAN, job.n_classes - u % job.plan.n_spans * SPAN))
+    if sb.block.skipped[r]:
+        return
+    if stage == WEIGH:
+        add_masses(job, &sb.masses[r], sums, n)
+    elif stage == REDUCE:
+        add_sums(job, &sb.block, r, &sb.totals[r], sums, n)
+    elif largest > sb.block.shift[r]:
+        sb.block.shift[r] = largest
 
 
-cdef inline void long_close(Job *job, const Group *g) noexcept nogil:
-    """What is left to do about the labels in a gradient."""
-    cdef int r
-    for r in range(g.n_rows):
-        if not g.skipped[r]:
-            subtract_label(job, g, r,
-                           row_at(job, &job.out, g.first + r) + g.y[r] * job.itemsize)
+cdef inline void end_stage(const Job *job, Scratch *s, SpanBlock *sb, int stage) noexcept nogil:
+    """Compute what a stage leaves to be done for whole rows, after all of their spans."""
+    cdef Block *b = &sb.block
+    cdef double[TILE] mass, logits          # the logits are reals
+    cdef int r, t, end
+    for r in range(b.n_rows):
+        if stage == WEIGH and not b.skipped[r]:
+            weigh_row(job, b, r, &sb.masses[r])
+        if b.skipped[r]:
+            b.shift[r] = 0
+            b.label[r] = 0
+        elif stage == REDUCE:
+            finish_sums(job, s, b, r, &sb.totals[r], NULL)
+    if stage == LOAD and job.what & LOSS and job.target_is == LABELS:
+        for t in range((b.n_rows + TILE - 1) // TILE):
+            r = t * TILE
+            end = min(r + TILE, b.n_rows)
+            gather_label_logits(job, s, b, r, end, mass, <char *>logits)
+            label_dots(job, b, r, end, mass, <char *>logits)

@@ -1,124 +1,149 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# Sparse targets: the entries of a row, packed into the lanes that they have in a whole row.
+# Sparse targets (CSR): the entries of a row, or of some of its classes. Touches the three arrays
+# of the target. Entries were checked (classes in range and in order, none twice); whatever another
+# thread makes of them since, no class outside of the range asked for is returned.
 
-from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
-from cysoftmax._formula cimport Group, weights_of
-from cysoftmax._job cimport Job, Weights
+from cysoftmax._job cimport Job, expect
 from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport put_real, real_at
-from cysoftmax._sums cimport Total, add, add_term, finish
+from cysoftmax._sums cimport Pair, Total, add_term, chunks
 
-# The non-zeros of a chunk of classes are put side by side, each in the lane it would have in
-# the whole row. The zeros in between would change nothing, so the sums have the bits of the
-# distribution that is written out.
+cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row
+    ptrdiff_t j, end                # the next entry, and the one after the last
+    ptrdiff_t begin, n
+
+# The non-zeros of a chunk of classes are put side by side, each in the lane that it has in the
+# whole row. The zeros in between would change nothing: the sums have the bits of the same
+# distribution with its zeros.
 cdef struct Packed:
-    double[CHUNK] a, x          # room for reals of either size
+    double[CHUNK] a, x              # room for reals of either size
     int n
 
 
 cdef inline ptrdiff_t index_at(const Job *job, const char *indices, ptrdiff_t j) noexcept nogil:
-    if job.index_item == 4:
+    """Return number j of an index array, read once."""
+    if job.sparse.index_item == 4:
         return (<const volatile int32_t *>indices)[j]
     return <ptrdiff_t>(<const volatile int64_t *>indices)[j]
 
 
-cdef inline ptrdiff_t entry_bound(const Job *job, ptrdiff_t j) noexcept nogil:
-    """indptr[j], which was checked, within the entries even if another thread changed it."""
-    return max(<ptrdiff_t>0, min(index_at(job, job.indptr, j), job.n_entries))
+cdef inline ptrdiff_t entry_bound(const Job *job, ptrdiff_t i) noexcept nogil:
+    """Return indptr[i], within the entries even if another thread changed it."""
+    expect(0 <= i <= job.n_rows)
+    return max(<ptrdiff_t>0, min(index_at(job, job.sparse.indptr, i), job.sparse.n_entries))
 
 
-cdef inline ptrdiff_t entry_at(Job *job, ptrdiff_t j, bint weighted, double *share) noexcept nogil:
-    """The class of entry j, and what it holds, times the class weight if `weighted`. Checked
-    before; a class that was changed since does no harm."""
-    cdef ptrdiff_t c = index_at(job, job.entry_classes, j)
-    if not 0 <= c < job.n_classes:
-        job.bad = 1
+cdef inline ptrdiff_t first_entry(const Job *job, ptrdiff_t j, ptrdiff_t end,
+                                  ptrdiff_t c) noexcept nogil:
+    """Return the first of the entries j ... end - 1 of a row whose class is c or more."""
+    cdef ptrdiff_t middle
+    while j < end:
+        middle = j + (end - j) // 2
+        if index_at(job, job.sparse.classes, middle) < c:
+            j = middle + 1
+        else:
+            end = middle
+    return j
+
+
+cdef inline Entries entries_of(const Job *job, ptrdiff_t i, ptrdiff_t begin,
+                               ptrdiff_t n) noexcept nogil:
+    """Return the entries of n classes of row i, from class `begin` on."""
+    cdef Entries e = Entries(entry_bound(job, i), entry_bound(job, i + 1), begin, n)
+    if n < job.n_classes:
+        e.j = first_entry(job, e.j, e.end, begin)
+        e.end = first_entry(job, e.j, e.end, begin + n)
+    return e
+
+
+cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, double *mass,
+                                 bint *bad) noexcept nogil:
+    """Return the class, less `begin`, of the next entry and what it holds, times the class weight
+    if `weighted`. One whose class was changed meanwhile belongs to the first class, and is bad."""
+    cdef ptrdiff_t c = index_at(job, job.sparse.classes, e.j) - e.begin
+    if not 0 <= c < e.n:
+        bad[0] = True
         c = 0
-    share[0] = real_at(job, job.entries, j)
-    if weighted and job.class_weight != NULL:
-        share[0] *= real_at(job, job.class_weight, c)
+    expect(0 <= e.j < job.sparse.n_entries)
+    mass[0] = real_at(job, job.sparse.entries, e.j, job.sparse.n_entries)
+    e.j += 1
+    if weighted and job.loss.class_weight != NULL:
+        mass[0] *= real_at(job, job.loss.class_weight, e.begin + c, job.n_classes)
         if job.itemsize == 4:
-            share[0] = <float>share[0]
+            mass[0] = <float>mass[0]
     return c
 
 
-cdef inline void pack(Job *job, ptrdiff_t *j, ptrdiff_t end, bint weighted, const char *x,
-               Packed *p) noexcept nogil:
-    """Pack entries from j on that belong to one chunk, with their logits unless x is NULL; j
-    becomes the first that does not."""
+cdef inline ptrdiff_t pack(const Job *job, Entries *e, bint weighted, const char *x, Packed *p,
+                           bint *bad) noexcept nogil:
+    """Pack the next entries that belong to one chunk, with their logits unless x is NULL; return
+    that chunk."""
     cdef char *a = <char *>p.a
     cdef char *logits = <char *>p.x
     cdef int used[16]
-    cdef ptrdiff_t c, chunk = -1
-    cdef double share
+    cdef ptrdiff_t c, chunk = -1, before
+    cdef double mass
     cdef int lane, slot
     memset(used, 0, sizeof(used))
     p.n = 0
-    while j[0] < end:
-        c = entry_at(job, j[0], weighted, &share)
+    while e.j < e.end:
+        before = e.j
+        c = next_entry(job, e, weighted, &mass, bad)
         if chunk < 0:
             chunk = c // CHUNK
         lane = c % 16
         if c // CHUNK != chunk or used[lane] == CHUNK // 16:
-            return
+            e.j = before
+            break
         slot = 16 * used[lane] + lane
         used[lane] += 1
         if slot >= p.n:
             memset(a + p.n * job.itemsize, 0, 16 * job.itemsize)
             memset(logits + p.n * job.itemsize, 0, 16 * job.itemsize)
             p.n += 16
-        put_real(job, a, slot, share)
+        put_real(job, a, slot, CHUNK, mass)
         if x != NULL:
-            put_real(job, logits, slot, real_at(job, x, c))
-        j[0] += 1
+            put_real(job, logits, slot, CHUNK, real_at(job, x, c, e.n))
+    return chunk
 
 
-cdef inline double mass_of_entries(Job *job, ptrdiff_t i, bint weighted) noexcept nogil:
-    """mass_of for row i of a sparse target."""
-    cdef ptrdiff_t j = entry_bound(job, i), end = entry_bound(job, i + 1)
-    cdef Total total = Total(0, 0, 0)
-    cdef Packed p
-    cdef double hi, lo
-    while j < end:
-        pack(job, &j, end, weighted, NULL, &p)
-        job.kernels.sum(p.a, p.n, &hi, &lo)
-        add(&total, hi, lo)
-    finish(&total)
-    return total.coarse + total.fine
-
-
-cdef inline Total dot_of_entries(Job *job, ptrdiff_t i, const char *x, double shift) noexcept nogil:
-    """loss_dot for row i of a sparse target."""
-    cdef ptrdiff_t j = entry_bound(job, i), end = entry_bound(job, i + 1), c
-    cdef Total total = Total(0, 0, 0)
-    cdef Packed p
-    cdef double hi, lo, share
-    while j < end:
-        pack(job, &j, end, True, x, &p)
-        job.kernels.dot(p.a, p.x, p.n, shift, True, &hi, &lo)
-        add(&total, hi, lo)
-    finish(&total)
-    if isfinite(total.coarse):
-        return total
-    total = Total(0, 0, 0)
-    for j in range(entry_bound(job, i), end):
-        c = entry_at(job, j, True, &share)
-        add_term(job, &total, share, x + c * job.itemsize, shift)
-    return total
-
-
-cdef inline void weigh_entries(Job *job, Group *g, int r) noexcept nogil:
-    cdef Weights *w = weights_of(g, r)
-    cdef ptrdiff_t i = g.first + r, j
-    cdef double value
+cdef inline bint sum_entries(const Job *job, Entries e, bint weighted, Pair *sums,
+                             ptrdiff_t stride, bint *bad) noexcept nogil:
+    """Do what sum_chunks does for a distribution; return whether any entry is not zero."""
+    cdef ptrdiff_t k
     cdef bint any_entry = False
-    for j in range(entry_bound(job, i), entry_bound(job, i + 1)):
-        entry_at(job, j, False, &value)
-        any_entry |= value != 0
-    g.ignored[r] |= not any_entry
-    w.given = w.mass = mass_of_entries(job, i, False)
-    if job.class_weight != NULL:
-        w.mass = mass_of_entries(job, i, True)
+    cdef Packed p
+    cdef int slot
+    for k in range(chunks(e.n)):
+        sums[k * stride] = Pair(0, 0)
+    while e.j < e.end:
+        k = pack(job, &e, weighted, NULL, &p, bad)
+        job.kernels.sum(p.a, p.n, &sums[k * stride].hi, &sums[k * stride].lo)
+        for slot in range(p.n):
+            any_entry |= real_at(job, <char *>p.a, slot, CHUNK) != 0
+    return any_entry
+
+
+cdef inline void dot_entries(const Job *job, Entries e, const char *x, double shift, Pair *sums,
+                             ptrdiff_t stride, bint *bad) noexcept nogil:
+    """Do what dot_chunks does for a distribution times the class weights."""
+    cdef ptrdiff_t k
+    cdef Packed p
+    for k in range(chunks(e.n)):
+        sums[k * stride] = Pair(0, 0)
+    while e.j < e.end:
+        k = pack(job, &e, True, x, &p, bad)
+        job.kernels.dot(p.a, p.x, p.n, shift, True, &sums[k * stride].hi, &sums[k * stride].lo)
+
+
+cdef inline void add_entry_terms(const Job *job, Entries e, const char *x, double shift,
+                                 Total *total, bint *bad) noexcept nogil:
+    """Do what add_terms does for a distribution times the class weights."""
+    cdef ptrdiff_t c
+    cdef double mass
+    while e.j < e.end:
+        c = next_entry(job, &e, True, &mass, bad)
+        add_term(job, mass, x + c * job.itemsize, shift, total)

@@ -1,201 +1,336 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# What labels, distributions and sparse rows say about a row, and what they do to its exps.
+# What the target, the weights and the mask say about a row. Four verbs, each for labels,
+# distributions and sparse rows: weigh (what the target weighs), dots (what the loss needs of the
+# logits), minus_rest (before exps are scaled), subtract (after). Touches logits, exps and
+# gradient of one row or piece, at the classes of its target.
 
-from libc.string cimport memset
+from libc.string cimport memcpy
 
-from cysoftmax._formula cimport Group, factor_for, left_of, sharp_weight, weights_of
+from cysoftmax._formula cimport (
+    Block, clear_rows, factor_for, residual_mass, target_factor, weigh, weights_of)
 from cysoftmax._job cimport (
-    BAD_LABEL, DISTRIBUTION, IGNORED_LABEL, Job, LABELS, SPARSE, Weights, expect, leaves_more,
-    row_at)
-from cysoftmax._kernels cimport TILE
-from cysoftmax._numbers cimport count, load_numbers, put_real, read_labels, real_at, where_row
-from cysoftmax._sparse cimport dot_of_entries, entry_at, entry_bound, weigh_entries
-from cysoftmax._sums cimport Total, all_zero, loss_dot, mass_of
-from cysoftmax._what cimport MASS, STATS
+    DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Job, RowWeights, class_at, expect, row_at)
+from cysoftmax._kernels cimport CHUNK, TILE
+from cysoftmax._numbers cimport (
+    BAD_LABEL, IGNORED_LABEL, load_mask, load_reals, logit_at, put_real, read_labels, real_at)
+from cysoftmax._scratch cimport Piece, Scratch
+from cysoftmax._sparse cimport (
+    Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
+from cysoftmax._sums cimport (
+    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish,
+    sum_chunks)
 
-cdef struct Place:              # where one row is
-    const char *x               # its logits, side by side
-    char *e                     # its exps, or NULL
-    char *a                     # the shares, if the target is a distribution
-    const char *base            # the class weights of the classes that take part; NULL for ones
-    const unsigned char *where  # which classes take part, or NULL for all
+cdef enum:
+    STRIDE = sizeof(ChunkSums) // sizeof(Pair)  # from a chunk's pair to that of the next
 
 
-cdef inline void open_group(Job *job, Group *g, ptrdiff_t first, int n_rows,
-                            Weights *weights) noexcept nogil:
-    """Read what there is of each row besides its logits: label, weight, scale; `weights` has room
-    for what is special about them. A row whose label is out of range gets class 0, and the call
-    an error in the end."""
-    cdef ptrdiff_t any_sign = 0
+cdef inline bint holds(const Piece *p, ptrdiff_t c) noexcept nogil:
+    """Return whether class c is one of the piece's."""
+    return p.begin <= c < p.begin + p.n
+
+
+# ---------------------------------------------------------------- open: labels and weights
+
+cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_rows,
+                            RowWeights *weights, bint *bad) noexcept nogil:
+    """Read what can be read of each row without its classes: label, weight, scale. `weights` is
+    memory for one RowWeights a row, used only if rows can differ. A row whose label is out of
+    range gets class 0, and the call an error in the end."""
     cdef int r
-    g.first = first
-    g.n_rows = n_rows
-    g.weights = &job.ones
-    g.weights_step = 0
-    if job.weighted or job.scale.data != NULL or leaves_more(job):
-        g.weights = weights
-        g.weights_step = 1
+    b.first = first
+    b.n_rows = n_rows
+    b.weights = <RowWeights *>&job.plain_weights
+    b.weights_step = 0
+    if not job.plan.plain_rows:
+        b.weights = weights
+        b.weights_step = 1
         for r in range(n_rows):
-            weights[r] = job.ones
-    clear_rows(g, (n_rows + TILE - 1) // TILE * TILE,   # a tile has 16 rows whatever n_rows is
-               job.tiles > 0 and n_rows % TILE == 0 and not job.weighted)
+            weights[r] = job.plain_weights
+    clear_rows(b, (n_rows + TILE - 1) // TILE * TILE,   # a tile has 16 rows whatever n_rows is
+               job.plan.way == TILES and n_rows % TILE == 0 and not job.plan.weighted)
     if job.target_is == LABELS:
-        read_labels(job, first, n_rows, g.y)
+        open_labels(job, b, bad)
+    if job.plan.weighted:
         for r in range(n_rows):
-            any_sign |= g.y[r]
-        for r in range(n_rows if any_sign < 0 else 0):
-            if g.y[r] < 0:
-                if g.y[r] == BAD_LABEL:
-                    job.bad = 1
-                g.ignored[r] = g.y[r] == IGNORED_LABEL
-                g.y[r] = 0
-    if job.weighted:
-        for r in range(n_rows):
-            if job.target_is == LABELS and job.class_weight != NULL:
-                weights[r].share = weights[r].mass = real_at(job, job.class_weight, g.y[r])
+            if job.target_is == LABELS and job.loss.class_weight != NULL:
+                weights[r].label_mass = weights[r].target_mass = real_at(
+                    job, job.loss.class_weight, b.label[r], job.n_classes)
             if job.sample.data != NULL:
                 weights[r].sample = (<const double *>row_at(job, &job.sample, first + r))[0]
-                g.ignored[r] |= weights[r].sample == 0
-            weigh(job, g, r)
+                b.ignored[r] |= weights[r].sample == 0
+            weigh(job, b, r)
     if job.scale.data != NULL:
         for r in range(n_rows):
             weights[r].factor = factor_for(
                 job, (<const double *>row_at(job, &job.scale, first + r))[0])
 
 
-cdef inline void clear_rows(Group *g, int n, bint computed) noexcept nogil:
-    """What n rows boil down to if nothing is found out about them, or all of it is `computed`."""
+cdef inline void open_labels(const Job *job, Block *b, bint *bad) noexcept nogil:
+    """Read the labels of a block's rows, and whether they are ignored."""
+    cdef ptrdiff_t any_sign = 0
     cdef int r
-    memset(g.skipped, 0, n)
-    memset(g.ignored, 0, n)
-    memset(g.loss, 0, n * sizeof(double))
-    if computed:
-        return
-    memset(g.y, 0, n * sizeof(g.y[0]))
-    memset(g.fine, 0, n * sizeof(double))
-    memset(g.log_total, 0, n * sizeof(double))
-    memset(g.hi, 0, n * sizeof(double))
-    memset(g.lo, 0, n * sizeof(double))
-    for r in range(n):
-        g.coarse[r] = 1
+    read_labels(job, b.first, b.n_rows, b.label)
+    for r in range(b.n_rows):
+        any_sign |= b.label[r]
+    for r in range(b.n_rows if any_sign < 0 else 0):
+        if b.label[r] < 0:
+            if b.label[r] == BAD_LABEL:
+                bad[0] = True
+            b.ignored[r] = b.label[r] == IGNORED_LABEL
+            b.label[r] = 0
 
 
-cdef inline void weigh(const Job *job, Group *g, int r) noexcept nogil:
-    """Take note of what row r weighs."""
-    cdef Weights *w = weights_of(g, r)
-    if g.ignored[r]:
-        w.share = w.mass = 0
-    w.weight = w.sample * w.mass
-    # The statistics of a row do not need its target.
-    g.skipped[r] = g.ignored[r] and not job.what & STATS
+# ---------------------------------------------------------------- open: masks and distributions
 
-
-cdef inline void prepare_row(Job *job, char *scratch, Group *g, int r, Place *p) noexcept nogil:
-    """Read a row's mask and distribution: which classes take part, and what they weigh."""
-    cdef Weights *w = weights_of(g, r)
-    cdef ptrdiff_t i = g.first + r, n = job.n_classes, taking_part = n
-    if g.skipped[r]:
-        return
+cdef inline void read_mask(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) noexcept nogil:
+    """Read a piece's mask, if there is one."""
     if job.where.data != NULL:
-        p.where = where_row(job, i, scratch + job.where_at)
-        taking_part = count(p.where, n)
-    if taking_part == 0:
-        g.ignored[r] = 1
-        weigh(job, g, r)
-        g.skipped[r] = 1
-        g.y[r] = 0
-        return
+        p.mask = load_mask(job, i, p.begin, p.n, s.mask)
+
+
+cdef inline void read_target(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) noexcept nogil:
+    """Read a piece's distribution T into p.a, and the class weights that label smoothing needs."""
+    cdef const char *place
+    if job.loss.class_weight != NULL:
+        p.base = job.loss.class_weight + p.begin * job.itemsize
+    if p.mask != NULL and job.loss.smoothing != 0:      # class_weight is never NULL then
+        job.kernels.select(p.mask, p.base, p.n, 0, s.class_weight)
+        p.base = s.class_weight
     if job.target_is == DISTRIBUTION:
-        p.a = scratch + job.target_at
-        load_numbers(job, &job.target, i, p.a)
-        w.given = w.mass = mass_of(job, p.a)
-        g.ignored[r] |= w.given == 0 and all_zero(job, p.a)
-        if job.class_weight != NULL:
-            job.kernels.multiply(p.a, job.class_weight, n, p.a)
-            w.mass = mass_of(job, p.a)
+        p.a = s.target
+        place = class_at(job, &job.target, i, p.begin)
+        if job.target.contiguous and job.target.item == job.itemsize:
+            memcpy(p.a, place, p.n * job.itemsize)
+        else:
+            load_reals(job, &job.target, place, p.n, p.a)
+
+
+cdef inline void weigh_target(const Job *job, Piece *p) noexcept nogil:
+    """Multiply a piece's distribution with the class weights: T becomes class_weight T."""
+    if p.a != NULL and job.loss.class_weight != NULL:
+        job.kernels.multiply(p.a, job.loss.class_weight + p.begin * job.itemsize, p.n, p.a)
+
+
+cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
+                            ChunkSums *sums) noexcept nogil:
+    """Read a piece's target, and sum what it weighs, chunk by chunk."""
+    cdef Entries entries
+    cdef ptrdiff_t k, at
+    read_target(job, s, i, p)
+    for k in range(chunks(p.n)):
+        at = k * CHUNK
+        sums[k].unmasked = chunk_size(p.n, k)
+        if p.mask != NULL:
+            sums[k].unmasked = count(p.mask + at, chunk_size(p.n, k))
+        if job.target_is == DISTRIBUTION:
+            sums[k].any_target = any_nonzero(job, p.a + at * job.itemsize, chunk_size(p.n, k))
+    if job.target_is == DISTRIBUTION:
+        sum_chunks(job, p.a, p.n, &sums.target_sum, STRIDE)
+        weigh_target(job, p)
+        if job.loss.class_weight != NULL:
+            sum_chunks(job, p.a, p.n, &sums.target_mass, STRIDE)
     elif job.target_is == SPARSE:
-        weigh_entries(job, g, r)
-    if job.smoothing != 0 and not g.ignored[r] and not job.what & MASS:
-        w.smooth = job.smoothing * w.given / taking_part
-        w.smooth_sum = w.smooth * job.class_sum
-        if p.where != NULL:     # class_weight is never NULL then
-            job.kernels.select(p.where, job.class_weight, n, 0, scratch + job.base_at)
-            p.base = scratch + job.base_at
-            w.smooth_sum = w.smooth * mass_of(job, p.base)
-    weigh(job, g, r)
+        entries = entries_of(job, i, p.begin, p.n)
+        sums[0].any_target = sum_entries(
+            job, entries, False, &sums.target_sum, STRIDE, &s.bad_label)
+        for k in range(1, chunks(p.n)):
+            sums[k].any_target = False
+        if job.loss.class_weight != NULL:
+            sum_entries(job, entries, True, &sums.target_mass, STRIDE, &s.bad_label)
+    if p.mask != NULL and job.loss.smoothing != 0:
+        sum_chunks(job, p.base, p.n, &sums.weight_sum, STRIDE)
 
 
-cdef inline void label_terms(const Job *job, Group *g, int begin, int end,
-                             const char **x) noexcept nogil:
-    """share (x - shift) of the labels of rows whose classes lie side by side."""
-    cdef double[TILE] share, gathered       # what is gathered are reals
+cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nogil:
+    """Return how many of n bytes are not 0."""
+    cdef ptrdiff_t c, total = 0
+    for c in range(n):
+        total += mask[c] != 0
+    return total
+
+
+cdef inline bint any_nonzero(const Job *job, const char *a, ptrdiff_t n) noexcept nogil:
+    """Return whether any of n reals is not 0."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        if real_at(job, a, c, n) != 0:
+            return True
+    return False
+
+
+cdef struct Masses:                 # what the target of one row weighs; see ChunkSums
+    Total target_sum, target_mass, weight_sum
+    ptrdiff_t unmasked
+    bint any_target
+
+
+cdef inline void add_masses(const Job *job, Masses *m, const ChunkSums *sums,
+                            ptrdiff_t n) noexcept nogil:
+    """Add what sum_masses found in the next n chunks."""
+    cdef ptrdiff_t k
+    for k in range(n):
+        m.unmasked += sums[k].unmasked
+    if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
+        for k in range(n):
+            m.any_target |= sums[k].any_target
+        add_chunks(&m.target_sum, &sums.target_sum, STRIDE, n)
+        if job.loss.class_weight != NULL:
+            add_chunks(&m.target_mass, &sums.target_mass, STRIDE, n)
+    if job.where.data != NULL and job.loss.smoothing != 0:
+        add_chunks(&m.weight_sum, &sums.weight_sum, STRIDE, n)
+
+
+cdef inline double total_of(Total *total) noexcept nogil:
+    """Return a sum of chunks, once all were added."""
+    finish(total)
+    return total.coarse + total.fine
+
+
+cdef inline void weigh_row(const Job *job, Block *b, int r, Masses *m) noexcept nogil:
+    """Compute what row r weighs. A row whose classes are all masked is skipped; one whose
+    distribution is all zeros is ignored."""
+    cdef RowWeights *w = weights_of(b, r)
+    if m.unmasked == 0:
+        b.ignored[r] = True
+        weigh(job, b, r)
+        b.skipped[r] = True
+        return
+    if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
+        b.ignored[r] |= not m.any_target
+        w.target_sum = w.target_mass = total_of(&m.target_sum)
+        if job.loss.class_weight != NULL:
+            w.target_mass = total_of(&m.target_mass)
+    if job.loss.smoothing != 0 and not b.ignored[r]:
+        w.uniform_mass = job.loss.smoothing * w.target_sum / m.unmasked
+        w.uniform_total = w.uniform_mass * (
+            job.loss.class_sum if job.where.data == NULL else total_of(&m.weight_sum))
+    weigh(job, b, r)
+
+
+# ---------------------------------------------------------------- dots: what the loss needs
+
+cdef inline void gather_label_logits(const Job *job, const Scratch *s, const Block *b, int begin,
+                                     int end, double *mass, char *logits) noexcept nogil:
+    """Gather the masses of labels, and as reals their logits, of at most 16 rows; 0 for a label
+    without mass, whose logit counts for nothing."""
+    cdef double logit
     cdef int r
     for r in range(begin, end):
-        expect(0 <= g.y[r] < job.n_classes)
-        share[r - begin] = weights_of(g, r).share
-        put_real(job, <char *>gathered, r - begin,
-                 real_at(job, x[r], g.y[r]) if share[r - begin] != 0 else 0)
-    job.kernels.terms(share, gathered, g.shift + begin, end - begin, g.sharp_hi + begin,
-                      g.sharp_lo + begin)
+        expect(0 <= b.label[r] < job.n_classes)
+        mass[r - begin] = 0 if b.skipped[r] else weights_of(b, r).label_mass
+        logit = 0
+        if mass[r - begin] != 0 and job.plan.way == ROWS:
+            logit = real_at(job, s.pieces[r - begin].x, b.label[r], job.n_classes)
+        elif mass[r - begin] != 0:
+            logit = logit_at(job, b.first + r, b.label[r])
+        put_real(job, logits, r - begin, TILE, logit)
 
 
-cdef inline void row_terms(Job *job, Group *g, int r, const Place *p) noexcept nogil:
-    """What the loss of row r needs of its logits; a label's term is there already."""
-    cdef Total total
-    if job.target_is != LABELS:
-        total = (loss_dot(job, p.a, p.x, g.shift[r]) if job.target_is == DISTRIBUTION
-                 else dot_of_entries(job, g.first + r, p.x, g.shift[r]))
-        g.sharp_hi[r] = total.coarse
-        g.sharp_lo[r] = total.fine
-    if weights_of(g, r).smooth != 0:
-        total = loss_dot(job, p.base, p.x, g.shift[r])
-        g.even_hi[r] = total.coarse
-        g.even_lo[r] = total.fine
+cdef inline void label_dots(const Job *job, Block *b, int begin, int end, const double *mass,
+                            const char *logits) noexcept nogil:
+    """Compute label mass times (logit - shift) of at most 16 rows: their target_dot."""
+    job.kernels.terms(mass, logits, b.shift + begin, end - begin, b.target_dot_hi + begin,
+                      b.target_dot_lo + begin)
 
 
-cdef inline void minus_rest_at_labels(const Job *job, const Group *g, int begin, int end,
-                                char **e) noexcept nogil:
-    """Before the exps are scaled: what has to be done for the labels. Where e is NULL there is
-    nothing to do."""
+cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
+                             ChunkSums *sums) noexcept nogil:
+    """Sum masses times (x - shift), unless the target is a label, and with label smoothing class
+    weights times (x - shift), over each chunk of a piece."""
+    if job.target_is == DISTRIBUTION:
+        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.target_dot, STRIDE)
+    elif job.target_is == SPARSE:
+        dot_entries(job, entries_of(job, b.first + r, p.begin, p.n), p.x, b.shift[r],
+                    &sums.target_dot, STRIDE, &s.bad_label)
+    if weights_of(b, r).uniform_mass != 0:
+        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.uniform_dot, STRIDE)
+
+
+cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
+                              Total *total) noexcept nogil:
+    """Add masses times (x - shift) of a piece term by term: where target_dots overflowed."""
+    if job.target_is == DISTRIBUTION:
+        add_terms(job, p.a, p.x, p.n, b.shift[r], total)
+    elif job.target_is == SPARSE:
+        add_entry_terms(job, entries_of(job, b.first + r, p.begin, p.n), p.x, b.shift[r], total,
+                        &s.bad_label)
+
+
+cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
+                             ChunkSums *sums) noexcept nogil:
+    """Sum masses times exps over each chunk of a piece: total times the target's probability."""
+    cdef ptrdiff_t k, c
+    if job.target_is == DISTRIBUTION:
+        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.target_exps, STRIDE)
+    elif job.target_is == SPARSE:
+        dot_entries(job, entries_of(job, b.first + r, p.begin, p.n), p.e, 0, &sums.target_exps,
+                    STRIDE, &s.bad_label)
+    else:
+        for k in range(chunks(p.n)):
+            sums[k].target_exps = Pair(0, 0)
+        if job.target_is == LABELS and holds(p, b.label[r]):
+            c = b.label[r] - p.begin
+            sums[c // CHUNK].target_exps.hi = real_at(job, p.e, c, p.n)
+
+
+# ---------------------------------------------------------------- minus_rest: before the scaling
+
+cdef inline void minus_rest_at_labels(const Job *job, const Block *b, int begin, int end,
+                                      const Piece *pieces) noexcept nogil:
+    """Replace the exp of each label by minus the sum of the others (21), if (31) is used for it
+    and its piece holds it: the factor b / total then makes b (p - 1) of it."""
     cdef void *exps[TILE]
-    cdef const Weights *w
+    cdef const RowWeights *w
+    cdef const Piece *p
     cdef int r
     for r in range(begin, end):
-        exps[r] = NULL
-        w = weights_of(g, r)
-        if e[r] != NULL and w.share >= w.half:
-            exps[r] = e[r] + g.y[r] * job.itemsize
-    job.kernels.minus_rest(exps + begin, g.coarse + begin, g.fine + begin, end - begin)
+        p = &pieces[r - begin]
+        w = weights_of(b, r)
+        exps[r - begin] = NULL
+        if p.e != NULL and w.label_mass >= w.rest_from and holds(p, b.label[r]):
+            exps[r - begin] = p.e + (b.label[r] - p.begin) * job.itemsize
+    job.kernels.minus_rest(exps, b.coarse + begin, b.fine + begin, end - begin)
 
 
-cdef inline void subtract(const Job *job, const Group *g, int r, double share,
-                          char *grad) noexcept nogil:
-    """And after the exps were scaled; grad is the entry of the gradient."""
-    share = left_of(g, r, share)
-    if share != 0:
-        job.kernels.subtract(grad, share, sharp_weight(job, g, r))
-
-
-cdef inline void subtract_label(const Job *job, const Group *g, int r, char *grad) noexcept nogil:
-    subtract(job, g, r, weights_of(g, r).share, grad)
-
-
-cdef inline void minus_rest_at_entries(Job *job, const Group *g, int r, char *e) noexcept nogil:
-    """minus_rest_at_labels for a row with a sparse target."""
-    cdef ptrdiff_t j, c
-    cdef double share
+cdef inline void minus_rest_at_entries(const Job *job, Scratch *s, const Block *b, int r,
+                                       const Piece *p) noexcept nogil:
+    """Do what minus_rest_at_labels does for each entry of a sparse target."""
+    cdef Entries entries = entries_of(job, b.first + r, p.begin, p.n)
+    cdef ptrdiff_t c
+    cdef double mass
     cdef void *place
-    for j in range(entry_bound(job, g.first + r), entry_bound(job, g.first + r + 1)):
-        c = entry_at(job, j, True, &share)
-        if share >= weights_of(g, r).half:
-            place = e + c * job.itemsize
-            job.kernels.minus_rest(&place, &g.coarse[r], &g.fine[r], 1)
+    while entries.j < entries.end:
+        c = next_entry(job, &entries, True, &mass, &s.bad_label)
+        if mass >= weights_of(b, r).rest_from:
+            place = p.e + c * job.itemsize
+            job.kernels.minus_rest(&place, &b.coarse[r], &b.fine[r], 1)
 
 
-cdef inline void subtract_entries(Job *job, const Group *g, int r, char *grad) noexcept nogil:
-    """subtract_label for each entry of a sparse target."""
-    cdef ptrdiff_t j, c
-    cdef double share
-    for j in range(entry_bound(job, g.first + r), entry_bound(job, g.first + r + 1)):
-        c = entry_at(job, j, True, &share)
-        subtract(job, g, r, share, grad + c * job.itemsize)
+# ---------------------------------------------------------------- subtract: after the scaling
+
+cdef inline void subtract_target(const Job *job, const Block *b, int r, double mass,
+                                 char *grad) noexcept nogil:
+    """Subtract what is left of a class' mass from its entry of the gradient, in place."""
+    cdef const RowWeights *w = weights_of(b, r)
+    mass = residual_mass(w, mass)
+    if mass != 0:
+        job.kernels.subtract(grad, mass, target_factor(job, w))
+
+
+cdef inline void subtract_label(const Job *job, const Block *b, int r, const Piece *p,
+                                char *grad) noexcept nogil:
+    """Subtract the label's mass from the gradient of a piece, if that holds the label."""
+    if holds(p, b.label[r]):
+        subtract_target(job, b, r, weights_of(b, r).label_mass,
+                        grad + (b.label[r] - p.begin) * job.itemsize)
+
+
+cdef inline void subtract_entries(const Job *job, Scratch *s, const Block *b, int r,
+                                  const Piece *p, char *grad) noexcept nogil:
+    """Subtract the mass of each entry of a sparse target from the gradient of a piece."""
+    cdef Entries entries = entries_of(job, b.first + r, p.begin, p.n)
+    cdef ptrdiff_t c
+    cdef double mass
+    while entries.j < entries.end:
+        c = next_entry(job, &entries, True, &mass, &s.bad_label)
+        subtract_target(job, b, r, mass, grad + c * job.itemsize)

@@ -1,187 +1,197 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# How a finished row leaves: in place, streamed, rounded to 16 bits or masked; its statistics.
+# How the classes of a finished row leave: scaled, less the target, masked; in place, streamed past
+# the caches, strided or rounded to 16 bits. And how the numbers of a block leave. Touches the
+# outputs, the exps that are made into them, and the unfinished cache lines.
 
-from libc.math cimport INFINITY, isfinite, isnan
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport uint16_t
 
-from cysoftmax._formula cimport Group, logsumexp_of, sharp_weight, weights_of
-from cysoftmax._job cimport DISTRIBUTION, Job, LABELS, Rows, SPARSE, Weights, row_at, scales_only
-from cysoftmax._kernels cimport Carry, Kernels
-from cysoftmax._numbers cimport put_number, real_at, store_row
-from cysoftmax._plan cimport STREAM_ROW_BYTES, Thread, computed_apart
-from cysoftmax._sparse cimport dot_of_entries
-from cysoftmax._sums cimport Total, dot, first_nan
-from cysoftmax._target cimport Place, minus_rest_at_entries, subtract_entries, subtract_label
-from cysoftmax._what cimport LOG_SOFTMAX, SOFTMAX
+from cysoftmax._formula cimport Block, logsumexp_of, target_factor, uniform_factor, weights_of
+from cysoftmax._job cimport (
+    DISTRIBUTION, LABELS, SPARSE, Array, Job, RowWeights, class_at, expect, row_at)
+from cysoftmax._kernels cimport TILE, Carry, Kernels
+from cysoftmax._numbers cimport fill_classes, put_number, store_reals
+from cysoftmax._scratch cimport Pending, Piece, Scratch
+from cysoftmax._target cimport holds, minus_rest_at_entries, subtract_entries, subtract_label
+from cysoftmax._what cimport LOG_SOFTMAX, SOFTMAX, STATS, VJP
 
-cdef inline void write_scaled(const Job *job, Carry *line, const char *e, ptrdiff_t n, double hi,
-                              double lo, char *out) noexcept nogil:
-    if job.stream:
-        job.kernels.stream(e, n, hi, lo, out, line)
+# ---------------------------------------------------------------- exps times a factor
+
+cdef inline void write_scaled(const Job *job, Carry *carry, const char *e, ptrdiff_t n,
+                              double factor_hi, double factor_lo, char *out) noexcept nogil:
+    """Store n exps times a factor, as reals side by side."""
+    if job.plan.streamed:
+        job.kernels.stream(e, n, factor_hi, factor_lo, out, carry)
     else:
-        job.kernels.scale(e, n, hi, lo, NULL, 0, NULL, 0, out)
+        job.kernels.scale(e, n, factor_hi, factor_lo, NULL, 0, NULL, 0, out)
 
 
-cdef inline void write_late(const Job *job, Thread *t, ptrdiff_t at, ptrdiff_t n) noexcept nogil:
-    """n classes, `at` bytes into the row that waits."""
-    write_scaled(job, &t.line, t.late.e + at, n, t.late.hi, t.late.lo, t.late.out + at)
+cdef inline void store_pending(const Job *job, Scratch *s, ptrdiff_t at,
+                               ptrdiff_t n) noexcept nogil:
+    """Store n classes of the pending row, from `at` bytes into it on."""
+    cdef const Pending *p = &s.overlap.previous
+    write_scaled(job, &s.out_carry, p.e + at, n, p.factor_hi, p.factor_lo, p.out + at)
 
 
-cdef inline void begin_thread(char *scratch) noexcept nogil:
-    cdef Thread *t = <Thread *>scratch
-    t.line.n = t.variance_line.n = 0
-    t.half = 0
-    t.late.e = NULL
-    t.loaded = t.edge = -1
+cdef inline void close_scratch(const Job *job, Scratch *s) noexcept nogil:
+    """End a thread: store the pending row and the unfinished cache lines."""
+    if s.overlap.previous.e != NULL:
+        store_pending(job, s, 0, job.n_classes)
+        s.overlap.previous.e = NULL
+    job.kernels.store_carry(&s.out_carry)
+    job.kernels.store_carry(&s.variance_carry)
 
 
-cdef inline void end_thread(const Job *job, char *scratch) noexcept nogil:
-    cdef Thread *t = <Thread *>scratch
-    if t.late.e != NULL:
-        write_late(job, t, 0, job.n_classes)
-    job.kernels.store_carry(&t.line)
-    job.kernels.store_carry(&t.variance_line)
+# ---------------------------------------------------------------- the outputs of a piece
+
+cdef inline void write_piece(const Job *job, Scratch *s, const Block *b, int r,
+                             Piece *p) noexcept nogil:
+    """Store the output of a piece of row r, made of its exps or logits, which are overwritten.
+    Labels have had minus_rest_at_labels."""
+    cdef const Kernels *k = job.kernels
+    cdef ptrdiff_t i = b.first + r
+    cdef char *place = class_at(job, &job.out, i, p.begin)
+    cdef char *row = p.e if job.plan.out_in_scratch else place
+    cdef bint masked = p.mask != NULL and not stays_masked(job, b, r, p)
+    if job.plan.scales_only and not masked:
+        if job.out.contiguous:
+            write_scaled(job, &s.out_carry, p.e, p.n, b.factor_hi[r], b.factor_lo[r], place)
+            return
+        if job.plan.out_streamed_16 and job.out.kind == c'e':
+            k.stream_half(p.e, p.n, b.factor_hi[r], b.factor_lo[r], <uint16_t *>place,
+                          &s.out_carry)
+            return
+    if job.what & VJP:          # (15)
+        k.vjp(p.x, p.a, p.n, b.target_dot_hi[r], b.target_dot_lo[r], row)
+    elif job.what & LOG_SOFTMAX:
+        k.log(p.x, p.n, b.shift[r], job.loss.inv_temperature, b.log_total[r], row)
+    elif job.plan.scales_only:
+        k.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], NULL, 0, NULL, 0, row)
+    else:
+        gradient(job, s, b, r, p, row)
+    if masked:
+        k.select(p.mask, row, p.n, masked_value(job), row)
+    store_row(job, &s.out_carry, &job.out, job.plan.out_streamed_16, place, p.n, row)
 
 
-cdef inline void gradient(Job *job, const Group *g, int r, const Place *p, char *out) noexcept nogil:
-    """From the exps of a row, which are overwritten, its gradient."""
-    cdef const Weights *w = weights_of(g, r)
-    cdef double base_weight = w.smooth * w.sample * w.factor
-    cdef bint sharp = job.keep != 0     # or else all of the target is smoothed away
+cdef inline void gradient(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
+                          char *out) noexcept nogil:
+    """Compute the gradient (30), (31) of a piece from its exps, which are overwritten."""
+    cdef const RowWeights *w = weights_of(b, r)
+    cdef bint has_target = job.loss.confidence != 0     # or else all of it is smoothed away
     cdef char *a = NULL
-    if job.target_is == DISTRIBUTION and sharp:
+    if job.target_is == DISTRIBUTION and has_target:
         a = p.a
-        job.kernels.minus_rest_major(p.e, a, job.n_classes, w.mass, w.half, w.extra,
-                                  g.coarse[r], g.fine[r])
-    elif job.target_is == SPARSE and sharp:
-        minus_rest_at_entries(job, g, r, p.e)
-    job.kernels.scale(p.e, job.n_classes, g.hi[r], g.lo[r], p.base, base_weight, a,
-                      sharp_weight(job, g, r), out)
-    if job.target_is == SPARSE and sharp:
-        subtract_entries(job, g, r, out)
-    elif job.target_is == LABELS and sharp:
-        subtract_label(job, g, r, out + g.y[r] * job.itemsize)
+        job.kernels.minus_rest_major(p.e, a, p.n, w.target_mass, w.rest_from, w.surplus,
+                                     b.coarse[r], b.fine[r])
+    elif job.target_is == SPARSE and has_target:
+        minus_rest_at_entries(job, s, b, r, p)
+    job.kernels.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], p.base, uniform_factor(w), a,
+                      target_factor(job, w), out)
+    if job.target_is == SPARSE and has_target:
+        subtract_entries(job, s, b, r, p, out)
+    elif job.target_is == LABELS and has_target:
+        subtract_label(job, b, r, p, out)
 
 
-cdef inline bint streams_short(const Job *job, const Rows *rows) noexcept nogil:
-    """Whether rows of 16 bits are stored past the caches."""
-    return (job.large and rows.item == 2 and rows.step == 2
-            and 2 * job.n_classes >= STREAM_ROW_BYTES)
+cdef inline void write_variance(const Job *job, Scratch *s, const Block *b, int r,
+                                const Piece *p) noexcept nogil:
+    """Store the diagonal of the Hessian (33) of a piece, made of its exps."""
+    cdef char *place = class_at(job, &job.variance, b.first + r, p.begin)
+    cdef char *row = s.variance if job.plan.variance_in_scratch else place
+    cdef double one = 1, hi, lo
+    job.doubles.divide(&one, &b.coarse[r], &b.fine[r], 1, &hi, &lo)
+    job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r], weights_of(b, r).weight, row)
+    store_row(job, &s.variance_carry, &job.variance, job.plan.variance_streamed_16, place, p.n,
+              row)
 
 
-cdef inline void deliver(const Job *job, Carry *line, const Rows *rows, ptrdiff_t i,
-                         char *row) noexcept nogil:
-    """Put a row into its place there, unless it was computed there."""
-    cdef ptrdiff_t n = job.n_classes
-    if streams_short(job, rows):
-        job.kernels.narrow(row, n, rows.kind == c'b', <uint16_t *>row)
-        job.kernels.stream_short(<uint16_t *>row, n, <uint16_t *>row_at(job, rows, i), line)
-    elif not rows.direct:
-        store_row(job, rows, i, row)
-    elif job.stream:
-        job.kernels.stream_copy(row, n, row_at(job, rows, i), line)
+cdef inline void store_row(const Job *job, Carry *carry, const Array *array, bint streamed_16,
+                           char *place, ptrdiff_t n, char *row) noexcept nogil:
+    """Store n reals, which may be overwritten, into an output from `place` on; nothing if they
+    were computed there."""
+    if streamed_16:
+        job.kernels.narrow(row, n, array.kind == c'b', <uint16_t *>row)
+        job.kernels.stream_short(<uint16_t *>row, n, <uint16_t *>place, carry)
+    elif not array.contiguous:
+        store_reals(job, array, place, n, row)
+    elif job.plan.streamed:
+        job.kernels.stream_copy(row, n, place, carry)
 
 
-cdef inline bint stays_masked(const Job *job, const Group *g, int r,
-                              const Place *p) noexcept nogil:
-    """Whether a logit of -inf alone makes an entry that does not take part what it should be."""
-    if job.what & LOG_SOFTMAX:
-        return isfinite(g.log_total[r])
-    if not 0 < g.hi[r] < INFINITY:
-        return False
-    return job.what & SOFTMAX or (
-        job.target_is == LABELS and job.smoothing == 0 and p.where[g.y[r]])
+cdef inline void skip_piece(const Job *job, const Block *b, int r, ptrdiff_t begin,
+                            ptrdiff_t n) noexcept nogil:
+    """Store the outputs of n classes of a row of which nothing was read."""
+    fill_classes(job, &job.out, b.first + r, begin, n, masked_value(job))
+    fill_classes(job, &job.variance, b.first + r, begin, n, 0)
 
 
-cdef inline double filling(const Job *job) noexcept nogil:
-    """What an output has where a class does not take part."""
+cdef inline double masked_value(const Job *job) noexcept nogil:
+    """Return what an output has where a class is masked."""
     return -INFINITY if job.what & LOG_SOFTMAX else 0
 
 
-cdef inline void write_row(Job *job, Thread *t, const Group *g, int r, const Place *p) noexcept nogil:
-    """The output of row r."""
-    cdef const Kernels *k = job.kernels
-    cdef ptrdiff_t n = job.n_classes, i = g.first + r
-    cdef bint masked = p.where != NULL and not stays_masked(job, g, r, p)
-    cdef char *row = p.e if computed_apart(job, &job.out) else row_at(job, &job.out, i)
-    if scales_only(job) and job.out.direct and not masked:
-        write_scaled(job, &t.line, p.e, n, g.hi[r], g.lo[r], row_at(job, &job.out, i))
-        return
-    if scales_only(job) and not masked and job.out.kind == c'e' and streams_short(job, &job.out):
-        k.stream_half(p.e, n, g.hi[r], g.lo[r], <uint16_t *>row_at(job, &job.out, i), &t.line)
-        return
+cdef inline bint stays_masked(const Job *job, const Block *b, int r,
+                              const Piece *p) noexcept nogil:
+    """Return whether masked entries get the right value from their logit of -inf alone."""
     if job.what & LOG_SOFTMAX:
-        k.log(p.x, n, g.shift[r], job.inv_temperature, g.log_total[r], row)
-    elif scales_only(job):
-        k.scale(p.e, n, g.hi[r], g.lo[r], NULL, 0, NULL, 0, row)
-    else:
-        gradient(job, g, r, p, row)
-    if masked:
-        k.select(p.where, row, n, filling(job), row)
-    deliver(job, &t.line, &job.out, i, row)
+        return isfinite(b.log_total[r])
+    if not 0 < b.factor_hi[r] < INFINITY:
+        return False
+    if job.what & SOFTMAX:
+        return True
+    return job.target_is == LABELS and job.loss.smoothing == 0 and (
+        not holds(p, b.label[r]) or p.mask[b.label[r] - p.begin])
 
 
-cdef inline void write_variance(const Job *job, char *scratch, const Group *g, int r,
-                         const Place *p) noexcept nogil:
-    cdef char *row = scratch + job.variance_at
-    cdef double one = 1, hi, lo
-    if not computed_apart(job, &job.variance):
-        row = row_at(job, &job.variance, g.first + r)
-    job.doubles.divide(&one, &g.coarse[r], &g.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, job.n_classes, hi, lo, g.coarse[r], g.fine[r],
-                         weights_of(g, r).weight, row)
-    deliver(job, &(<Thread *>scratch).variance_line, &job.variance, g.first + r, row)
+# ---------------------------------------------------------------- the numbers of a block
 
-
-cdef inline void keep_numbers(const Job *job, ptrdiff_t i, double loss,
-                              double weight) noexcept nogil:
-    """Store what row i amounts to wherever it is wanted."""
-    if job.losses != NULL:
-        job.losses[i] = loss
-        if job.weighted:
-            job.weights[i] = weight
+cdef inline void store_block(const Job *job, const Block *b) noexcept nogil:
+    """Store losses, logsumexps and statistics of a block's rows where they are wanted, and add
+    losses and weights to their sums."""
+    cdef int r
+    store_sums(job, b)
     if job.result.data != NULL:
-        put_number(job, &job.result, row_at(job, &job.result, i), loss)
+        for r in range(b.n_rows):
+            put_number(job, &job.result, row_at(job, &job.result, b.first + r), b.loss[r])
+    if job.what & STATS:
+        for r in range(b.n_rows):
+            store_stats(job, b, r)
 
 
-cdef inline void write_stats(Job *job, const Group *g, int r, const Place *p) noexcept nogil:
-    """logsumexp, entropy, argmax, max_prob, loss and target_prob of a row."""
-    cdef double *stats = <double *>row_at(job, &job.stats, g.first + r)
-    cdef double total = g.coarse[r] + g.fine[r], target = 0
-    cdef Total spread
-    if g.skipped[r]:
+cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
+    """Store losses and weights of a block's rows: each, or the sums of sixteen rows."""
+    cdef double[TILE] weight
+    cdef double *sums
+    cdef int r, t, i
+    if job.sums.losses != NULL:
+        for r in range(b.n_rows):
+            job.sums.losses[b.first + r] = b.loss[r]
+            if job.plan.weighted:
+                job.sums.weights[b.first + r] = weights_of(b, r).weight
+    if job.sums.sixteens == NULL:
+        return
+    expect(b.first % TILE == 0)
+    for t in range((b.n_rows + TILE - 1) // TILE):
+        r = t * TILE
+        sums = job.sums.sixteens + (b.first + r) // TILE * 4
+        job.doubles.add_up(b.loss + r, sums, sums + 1)
+        if job.plan.weighted:
+            for i in range(TILE):
+                weight[i] = weights_of(b, r + i).weight if r + i < b.n_rows else 0
+            job.doubles.add_up(weight, sums + 2, sums + 3)
+
+
+cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nogil:
+    """Store logsumexp, entropy (34), argmax, max_prob, loss and target_prob of row r."""
+    cdef double *stats = <double *>row_at(job, &job.stats, b.first + r)
+    cdef double total = b.coarse[r] + b.fine[r], unit = job.kernels.unit
+    if b.skipped[r]:
         stats[0], stats[1], stats[2], stats[3], stats[4], stats[5] = -INFINITY, 0, -1, 0, 0, 0
         return
-    stats[0] = logsumexp_of(job, p.x, g.shift[r] / job.temperature, g.log_total[r])
-    # -sum p log p, where log p = d - log(total): neither term is negative.
-    spread = dot(job, p.e, p.x, g.shift[r], True)
-    stats[1] = g.log_total[r] - (
-        (spread.coarse + spread.fine) / job.kernels.unit / job.temperature) / total
-    stats[2] = arg_max(job, g, r, p)
+    stats[0] = logsumexp_of(job, b, r)
+    stats[1] = b.log_total[r] - (b.entropy_dot[r] / unit / job.loss.temperature) / total
+    stats[2] = b.arg_max[r]
     stats[3] = 1 / total
-    if job.target_is == LABELS:
-        target = real_at(job, p.e, g.y[r])
-    elif job.target_is == DISTRIBUTION:
-        spread = dot(job, p.a, p.e, 0, True)
-        target = spread.coarse + spread.fine
-    elif job.target_is == SPARSE:
-        spread = dot_of_entries(job, g.first + r, p.e, 0)
-        target = spread.coarse + spread.fine
-    stats[4] = g.loss[r]
-    stats[5] = 0 if g.ignored[r] else target / job.kernels.unit / total
-
-
-cdef inline ptrdiff_t arg_max(const Job *job, const Group *g, int r,
-                              const Place *p) noexcept nogil:
-    """The first of the largest logits that take part, and the first NaN if there is one."""
-    cdef ptrdiff_t c
-    if isnan(g.coarse[r]) or isnan(g.fine[r]):
-        c = first_nan(job, p.x)
-        if c < job.n_classes:
-            return c
-        if p.where != NULL and g.shift[r] == -INFINITY:
-            c = 0
-            while c < job.n_classes - 1 and not p.where[c]:
-                c += 1
-            return c
-    return job.kernels.index_of(p.x, job.n_classes, g.shift[r])
+    stats[4] = b.loss[r]
+    stats[5] = 0 if b.ignored[r] else b.target_exp[r] / unit / total

@@ -1,0 +1,132 @@
+# cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
+# The memory of one thread: buffers for what has to lie side by side or wait for the sum, and what
+# the thread remembers from one block to the next. Knows sizes; computes nothing.
+
+from libc.stdint cimport uintptr_t
+
+from cysoftmax._formula cimport MOST_ROWS
+from cysoftmax._job cimport DISTRIBUTION, ROWS, TILES, VECTOR, Job
+from cysoftmax._kernels cimport TILE, Carry, NextTiles
+from cysoftmax._sums cimport ChunkSums, chunks
+from cysoftmax._what cimport LOG_SOFTMAX, VARIANCE
+
+cdef enum:
+    PAGE = 4096
+    SPAN = 1 << 14                  # classes of a span: 16 chunks
+
+cdef struct Piece:                  # some or all classes of one row, as reals side by side
+    ptrdiff_t begin, n              # classes begin ... begin + n - 1
+    const char *x                   # their logits; p of a VJP
+    char *e                         # their exps, or room for what is made of them; or NULL
+    char *a                         # class_weight T, if the target is a distribution; v of a VJP
+    const char *base                # class weights, 0 where masked; NULL for ones
+    const unsigned char *mask       # 0 where a class is masked; or NULL
+
+cdef struct Pending:                # exps that wait to be multiplied and stored
+    const char *e                   # or NULL: there are none
+    char *out
+    double factor_hi, factor_lo
+
+# The memory is idle while exps are computed, and the arithmetic while a row is stored. So, while
+# the exps of one part are computed, the next part is loaded and the previous one stored.
+cdef struct Overlap:
+    const char *next_row            # ROWS: logits to be prefetched, or NULL
+    NextTiles next_tiles            # TILES: rows to be prefetched, or copied to the other buffer
+    Pending previous                # ROWS: a row of several chunks, stored in turns with them
+
+cdef struct Scratch:
+    char *buffers[2]                # of exps or tiles: one is current, the other waits or fills
+    int current
+    char *logits                    # a row or span of reals each,
+    char *target
+    char *class_weight
+    char *variance
+    char *mask                      # and one of bytes
+    char *second                    # tiles of logits (log_softmax), or of the variance
+    char *largest                   # the maxima of the tiles that are copied ahead
+    char *assembled                 # a tile put together as rows
+    char *column_carries            # the unfinished cache line of each class of tiles
+    ChunkSums *sums                 # of the chunks of a row
+    Piece pieces[TILE]              # of the rows that are worked on together
+    Overlap overlap
+    ptrdiff_t tiles_ready           # the other buffer has the tiles from this row on, or -1
+    ptrdiff_t carried_to            # column_carries end before this row, or -1
+    Carry out_carry, variance_carry     # the unfinished cache line of each output
+    bint bad_label                  # a label was out of range
+
+
+cdef inline char *take(uintptr_t *memory, ptrdiff_t n_bytes) noexcept nogil:
+    """Return the next n_bytes of the memory, which begin and end at a multiple of 64."""
+    cdef uintptr_t place = memory[0]
+    memory[0] += (n_bytes + 63) // 64 * 64
+    return <char *>place
+
+
+cdef inline ptrdiff_t lay_out(const Job *job, Scratch *s, uintptr_t memory) noexcept nogil:
+    """Set the pointers of a thread's scratch to the memory behind it; return the bytes taken."""
+    cdef uintptr_t end = memory
+    if job.plan.way == TILES:
+        lay_out_tiles(job, s, &end)
+    else:
+        lay_out_rows(job, s, &end)
+    return <ptrdiff_t>(end - memory)
+
+
+cdef inline void lay_out_tiles(const Job *job, Scratch *s, uintptr_t *end) noexcept nogil:
+    cdef ptrdiff_t tiles = job.plan.block_rows // TILE * job.plan.tile_stride
+    s.buffers[0] = s.buffers[1] = take(end, tiles)
+    if job.plan.loads_ahead:
+        s.buffers[1] = take(end, tiles)
+        s.largest = take(end, MOST_ROWS * job.itemsize)
+    # Without loads_ahead no line is carried to the next block, and nothing is stored here.
+    s.column_carries = take(end, job.n_classes * 64 if (
+        job.plan.loads_ahead and job.plan.exceeds_cache and job.plan.out_adjacent) else 0)
+    if job.what & (LOG_SOFTMAX | VARIANCE):
+        s.second = take(end, tiles)
+    if job.plan.assembles:
+        s.assembled = take(end, job.plan.tile_stride + 64)
+
+
+cdef inline void lay_out_rows(const Job *job, Scratch *s, uintptr_t *end) noexcept nogil:
+    cdef ptrdiff_t n = job.n_classes if job.plan.way == ROWS else min(job.n_classes, <ptrdiff_t>SPAN)
+    cdef ptrdiff_t reals = (n * job.itemsize // PAGE + 1) * PAGE
+    if job.plan.exps_in_scratch:
+        s.buffers[0] = s.buffers[1] = take(end, job.plan.buffer_bytes)
+        if job.plan.defers:
+            s.buffers[1] = take(end, job.plan.buffer_bytes)
+    if job.plan.logits_in_scratch:
+        s.logits = take(end, reals)
+    if job.target_is == DISTRIBUTION or job.target_is == VECTOR:
+        s.target = take(end, reals)
+    if job.where.data != NULL:
+        if job.where.step != 1:
+            s.mask = take(end, n)
+        if job.loss.smoothing != 0:
+            s.class_weight = take(end, reals)
+    if job.plan.variance_in_scratch:
+        s.variance = take(end, reals)
+    if job.plan.way == ROWS:
+        s.sums = <ChunkSums *>take(end, chunks(n) * sizeof(ChunkSums))
+
+
+cdef inline Scratch *scratch_of(const Job *job, char *memory, int thread) noexcept nogil:
+    """Return the scratch of a thread, within that of all threads."""
+    return <Scratch *>(memory + thread * job.plan.scratch_bytes)
+
+
+cdef inline void open_scratch(const Job *job, Scratch *s) noexcept nogil:
+    """Begin a thread: nothing waits, nothing was loaded ahead."""
+    lay_out(job, s, <uintptr_t>s + (sizeof(Scratch) + 63) // 64 * 64)
+    s.current = 0
+    s.overlap.next_row = NULL
+    s.overlap.previous.e = NULL
+    s.tiles_ready = s.carried_to = -1
+    s.out_carry.n = s.variance_carry.n = 0
+    s.bad_label = False
+
+
+cdef inline char *apart_from(char *buffer, const char *x) noexcept nogil:
+    """Return a place in a buffer with two spare pages, half a page from x modulo a page. A load of
+    x whose low address bits equal those of a store still under way would wait for it (4K aliasing:
+    3.5 times slower when measured)."""
+    return buffer + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>buffer) % PAGE & ~<uintptr_t>63)
