@@ -10,14 +10,14 @@ from libc.math cimport NAN
 
 from cysoftmax cimport _core
 from cysoftmax._checks cimport (
-    apart_from, check_axis, check_logits, check_options, check_out, check_scale, check_target,
-    check_threads, class_last, computed_in, delivered, options_apart_from, shape_of,
-    shape_without, workspace)
+    check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
+    class_last, compute_dtype, copy_if_overlapping, copy_overlapping_options, copy_to_out,
+    shape_of, shape_without, workspace)
 from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
 
 import numpy as np
 
-from cysoftmax._checks import check_pair, converted, raise_bad_label
+from cysoftmax._checks import cast, check_pair, raise_bad_label
 
 cnp.import_array()
 
@@ -43,9 +43,10 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
     if x.size:
         x, last_work = class_last(x, along), class_last(work, along)
         if out is not None:
-            x, options = apart_from(x, last_work), options_apart_from(options, last_work)
+            x = copy_if_overlapping(x, last_work)
+            options = copy_overlapping_options(options, last_work)
         _core.rowwise(what, x, last_work, None, options, n_threads)
-    return delivered(work, out)
+    return copy_to_out(work, out)
 
 
 cdef cnp.ndarray one_class(cnp.ndarray x, int axis):
@@ -72,41 +73,42 @@ def logsumexp(logits, axis, keepdims, where, out, n_threads):
     if x.size:
         x = class_last(x, along)
         if out is not None:
-            x, options = apart_from(x, work), options_apart_from(options, work)
+            x = copy_if_overlapping(x, work)
+            options = copy_overlapping_options(options, work)
         _core.rowwise(LOGSUMEXP, x, None, work, options, n_threads)
     else:
         work[...] = -np.inf
-    result = delivered(work, given)
+    result = copy_to_out(work, given)
     if out is not None:
         return out
     return np.expand_dims(result, along) if keep else result
 
 
 def cross_entropy(logits, target, axis, options, reduction, out, n_threads):
-    return loss_and_more(
+    return loss_and_derivatives(
         LOSS, logits, target, axis, options, reduction, 1.0, out, None, None, n_threads)[0]
 
 
 def cross_entropy_grad(logits, target, axis, options, reduction, scale, out, n_threads):
-    return loss_and_more(
+    return loss_and_derivatives(
         GRAD, logits, target, axis, options, reduction, scale, None, out, None, n_threads)[1]
 
 
 def cross_entropy_with_grad(logits, target, axis, options, reduction, scale, out, n_threads):
-    return loss_and_more(
+    return loss_and_derivatives(
         LOSS | GRAD, logits, target, axis, options, reduction, scale, None, out, None,
         n_threads)[:2]
 
 
 def cross_entropy_grad_hess(logits, target, axis, class_weight, sample_weight, out, n_threads):
     grad, hess = check_pair(out)
-    return loss_and_more(
+    return loss_and_derivatives(
         GRAD | VARIANCE, logits, target, axis,
         (class_weight, sample_weight, None, 0.0, 0.0, 1.0, None), "sum", 1.0, None, grad, hess,
         n_threads)[1:]
 
 
-cdef tuple loss_and_more(
+cdef tuple loss_and_derivatives(
     int what, logits, target, axis, options, reduction, scale, losses, grad, hess,
     n_threads
 ):
@@ -149,9 +151,10 @@ cdef tuple loss_and_more(
         rows = class_last(x, along)
         if losses is not None or grad is not None or hess is not None:
             for out in (loss_of_each, last_grad, last_hess):
-                rows, target, scale = (
-                    apart_from(rows, out), apart_from(target, out), apart_from(scale, out))
-                options = options_apart_from(options, out)
+                rows = copy_if_overlapping(rows, out)
+                target = copy_if_overlapping(target, out)
+                scale = copy_if_overlapping(scale, out)
+                options = copy_overlapping_options(options, out)
             if labels and not _core.check_labels(rows, target, options, n_threads):
                 raise_bad_label(target, x.shape[along], options)
         loss = _core.cross_entropy(
@@ -160,9 +163,9 @@ cdef tuple loss_and_more(
         if loss is None:
             raise_bad_label(target, x.shape[along], options)
     return (
-        loss if loss_of_each is None else delivered(loss_of_each, losses),
-        delivered(grad_work, grad) if what & GRAD else None,
-        delivered(hess_work, hess) if what & VARIANCE else None,
+        loss if loss_of_each is None else copy_to_out(loss_of_each, losses),
+        copy_to_out(grad_work, grad) if what & GRAD else None,
+        copy_to_out(hess_work, hess) if what & VARIANCE else None,
     )
 
 
@@ -179,9 +182,9 @@ def row_stats(logits, target, axis, where, temperature, n_threads):
     if x.size and not _core.row_stats(class_last(x, along), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[along], options)
     logsumexp, entropy, argmax, max_prob, loss, target_prob = [
-        converted(stats[..., k], np.intp)
+        cast(stats[..., k], np.intp)
         if k == 2
-        else converted(converted(stats[..., k], computed_in(x.dtype)), x.dtype)
+        else cast(cast(stats[..., k], compute_dtype(x.dtype)), x.dtype)
         for k in range(6)
     ]
     if target is None:
@@ -195,7 +198,7 @@ def softmax_vjp(probabilities, vectors, axis, out, n_threads):
     cdef cnp.ndarray work, last_work
     cdef int along
     if isinstance(vectors, (list, tuple)):  # Python numbers have no dtype of their own
-        v = converted(v, p.dtype)
+        v = cast(v, p.dtype)
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")
     if shape_of(v) != shape_of(p):
@@ -208,6 +211,7 @@ def softmax_vjp(probabilities, vectors, axis, out, n_threads):
     if p.size:
         p, v, last_work = class_last(p, along), class_last(v, along), class_last(work, along)
         if out is not None:
-            p, v = apart_from(p, last_work), apart_from(v, last_work)
+            p = copy_if_overlapping(p, last_work)
+            v = copy_if_overlapping(v, last_work)
         _core.vjp(p, v, last_work, n_threads)
-    return delivered(work, out)
+    return copy_to_out(work, out)

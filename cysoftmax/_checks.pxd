@@ -4,7 +4,7 @@ cimport numpy as cnp
 
 cdef tuple shape_of(cnp.ndarray x)
 cdef tuple shape_without(cnp.ndarray x, int axis)
-cdef cnp.dtype computed_in(cnp.dtype dtype)
+cdef cnp.dtype compute_dtype(cnp.dtype dtype)
 cdef cnp.ndarray check_logits(value, name=*)
 cdef int check_axis(axis, int ndim) except -1
 cdef check_threads(n_threads)
@@ -14,6 +14,6 @@ cdef check_scale(value, cnp.ndarray x, int axis)
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1
 cdef cnp.ndarray class_last(cnp.ndarray array, int axis)
 cdef cnp.ndarray workspace(cnp.ndarray like, out)
-cdef apart_from(array, out)
-cdef options_apart_from(options, out)
-cdef delivered(cnp.ndarray work, out)
+cdef copy_if_overlapping(array, out)
+cdef copy_overlapping_options(options, out)
+cdef copy_to_out(cnp.ndarray work, out)

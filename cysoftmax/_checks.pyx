@@ -54,8 +54,8 @@ cdef bint is_half(cnp.dtype dtype) except -1:
     return dtype.itemsize == 2 and (dtype.kind == c"f" or dtype.name == "bfloat16")
 
 
-cdef cnp.dtype computed_in(cnp.dtype dtype):
-    """Return the dtype in which logits of that dtype are worked on."""
+cdef cnp.dtype compute_dtype(cnp.dtype dtype):
+    """Return the dtype that logits of ``dtype`` are computed in: float32 or float64."""
     return DOUBLE if dtype.itemsize == 8 else FLOAT
 
 
@@ -75,11 +75,12 @@ cdef tuple shape_without(cnp.ndarray x, int axis):
 
 
 cdef cnp.ndarray as_array(value, name):
+    """Return ``value`` as an ndarray, and an ndarray itself without a Python call."""
+    return value if cnp.PyArray_CheckExact(value) else convert(value, name)
+
+
+def convert(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
-    return value if cnp.PyArray_CheckExact(value) else made_array(value, name)
-
-
-def made_array(value, name):
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must have no mask; got a masked array (see its method filled)")
     try:
@@ -95,14 +96,14 @@ def made_array(value, name):
 cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):
     """Return ``array`` itself if the core can read it as ``dtype``, or else a copy."""
     if not cnp.PyArray_ISALIGNED(array):
-        return converted(array, dtype)
+        return cast(array, dtype)
     if array.descr is dtype:
         return array
-    return array.view(dtype) if array.dtype == dtype else converted(array, dtype)
+    return array.view(dtype) if array.dtype == dtype else cast(array, dtype)
 
 
-def converted(array, dtype, order="K"):
-    """Return a copy of another dtype; what is out of its range becomes infinite silently."""
+def cast(array, dtype, order="K"):
+    """Return a copy of ``array`` with another dtype; numbers beyond its range become infinite."""
     with DefaultMode(), np.errstate(all="ignore"):
         return array.astype(dtype, order=order)
 
@@ -114,7 +115,7 @@ cdef cnp.ndarray check_logits(value, name="x"):
     if dtype.kind in b"iu":
         dtype = DOUBLE
     elif dtype.kind == c"f" and dtype.itemsize in (4, 8):
-        dtype = computed_in(dtype)
+        dtype = compute_dtype(dtype)
     elif is_half(dtype):
         dtype = native_order(dtype)
     else:
@@ -222,22 +223,22 @@ cdef bint same_memory(cnp.ndarray a, cnp.ndarray b) noexcept:
     )
 
 
-cdef apart_from(array, out):
-    """Return ``array``, or a copy if writing ``out`` row by row would change later rows."""
+cdef copy_if_overlapping(array, out):
+    """Return ``array``, or a copy if writing ``out`` row by row would change its later rows."""
     if out is None:
         return array
     if isinstance(array, tuple):  # the parts of a sparse target
-        return tuple([apart_from(part, out) for part in array])
+        return tuple([copy_if_overlapping(part, out) for part in array])
     if not cnp.PyArray_Check(array) or same_memory(array, out):
         return array
     return array.copy() if overlap(array, out) else array
 
 
-cdef options_apart_from(options, out):
-    """The same for the arrays among the options."""
+cdef copy_overlapping_options(options, out):
+    """Return the options with a copy in place of each array that overlaps ``out``."""
     if options is None or out is None:
         return options
-    return Options(*[apart_from(option, out) for option in options])
+    return Options(*[copy_if_overlapping(option, out) for option in options])
 
 
 cdef cnp.ndarray workspace(cnp.ndarray like, out):
@@ -249,8 +250,8 @@ cdef cnp.ndarray workspace(cnp.ndarray like, out):
     return PyArray_NewLikeArray(like, cnp.NPY_KEEPORDER, NULL, False)
 
 
-cdef delivered(cnp.ndarray work, out):
-    """Return the caller's ``out`` with the result in it, or the new array if there is none."""
+cdef copy_to_out(cnp.ndarray work, out):
+    """Copy the result into the caller's ``out`` and return that; without ``out``, the result."""
     if out is None:
         return work
     if not same_memory(out, work):
@@ -305,13 +306,13 @@ cdef as_numbers(value, name):
     return array
 
 
-def spread_over(array, name, shape, what):
-    """Return ``array`` as a view of a shape that it can be broadcast to."""
+def broadcast_to(array, name, shape, whose):
+    """Return a read-only view of ``array`` with that shape, which is the shape of ``whose``."""
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(
-            f"{name} must broadcast to the shape of {what}, {shape}; got shape {array.shape}"
+            f"{name} must broadcast to the shape of {whose}, {shape}; got shape {array.shape}"
         ) from None
 
 
@@ -334,7 +335,7 @@ def check_class_weight(value, x, axis):
             f"got shape {array.shape}"
         )
     check_weights(native(array, DOUBLE), "class_weight")
-    weight = converted(array, computed_in(x.dtype), "C")
+    weight = cast(array, compute_dtype(x.dtype), "C")
     with DefaultMode():
         fits = np.all(weight < np.inf)
     if not fits:
@@ -344,10 +345,10 @@ def check_class_weight(value, x, axis):
     return weight
 
 
-cdef for_each_row(value, name, cnp.ndarray x, int axis):
-    """Return an option that is a number for each row, as float64."""
+cdef per_row(value, name, cnp.ndarray x, int axis):
+    """Return an option with one number for each row, as float64 of the shape of the rows."""
     rows = shape_without(x, axis)
-    return spread_over(native(as_numbers(value, name), DOUBLE), name, rows, "the rows")
+    return broadcast_to(native(as_numbers(value, name), DOUBLE), name, rows, "the rows")
 
 
 cdef check_scale(value, cnp.ndarray x, int axis):
@@ -359,7 +360,7 @@ cdef check_scale(value, cnp.ndarray x, int axis):
     array = as_array(value, "scale")
     if array.ndim == 0:
         return check_number(value, "scale")
-    return for_each_row(array, "scale", x, axis)
+    return per_row(array, "scale", x, axis)
 
 
 def check_where(value, x, axis):
@@ -367,7 +368,7 @@ def check_where(value, x, axis):
     mask = as_array(value, "where")
     if mask.dtype != bool:
         raise TypeError(f"where must be bool; got dtype {mask.dtype}")
-    return class_last(spread_over(mask, "where", x.shape, "the logits"), axis)
+    return class_last(broadcast_to(mask, "where", x.shape, "the logits"), axis)
 
 
 def check_ignore_index(value, labels):
@@ -424,15 +425,17 @@ def check_sparse(matrix, x, axis):
     starts = indptr[(indptr > 0) & (indptr < len(classes))]
     rising[starts - 1] = True  # from one row to the next
     if not rising.all():
-        data, classes, indptr = in_order(data, classes, indptr)
-    real = computed_in(x.dtype)
-    data = np.ascontiguousarray(data) if data.dtype is real else converted(data, real, "C")
+        data, classes, indptr = sort_and_merge(data, classes, indptr)
+    real = compute_dtype(x.dtype)
+    data = np.ascontiguousarray(data) if data.dtype is real else cast(data, real, "C")
     return data, classes, indptr
 
 
-def in_order(data, classes, indptr):
-    """Sort the entries of each row by class, and add up those of the same class: in their own
-    dtype, as if the matrix were written out."""
+def sort_and_merge(data, classes, indptr):
+    """Return the arrays of a CSR matrix whose rows have sorted classes, each at most once.
+
+    Entries of the same class are added up in their own dtype, as ``matrix.toarray()`` does.
+    """
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     order = np.lexsort((classes, rows))
     rows, classes = rows[order], classes[order]
@@ -521,7 +524,7 @@ cdef check_options(cnp.ndarray x, int axis, labels, given):
     if class_weight is not None:
         class_weight = check_class_weight(class_weight, x, axis)
     if sample_weight is not None:
-        sample_weight = for_each_row(sample_weight, "sample_weight", x, axis)
+        sample_weight = per_row(sample_weight, "sample_weight", x, axis)
         check_weights(sample_weight, "sample_weight")
     if ignore_index is not None:
         ignore_index = check_ignore_index(ignore_index, labels)
@@ -531,7 +534,7 @@ cdef check_options(cnp.ndarray x, int axis, labels, given):
     if where is not None:
         where = check_where(where, x, axis)
         if label_smoothing and class_weight is None:  # a mask is laid over these
-            class_weight = np.ones(x.shape[axis], computed_in(x.descr))
+            class_weight = np.ones(x.shape[axis], compute_dtype(x.descr))
     return Options(
         class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
     )
