@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cysoftmax import _calls
+from cysoftmax._calls import make_options
 from cysoftmax._docs import documented
 
 
@@ -262,9 +263,15 @@ def cross_entropy(
     >>> print(f"{{cysoftmax.cross_entropy(logits, [1, 2]):.6f}}")    # (log 4 + log 2) / 2
     1.039721
     """
-    options = (
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
-    )  # fmt: skip
+    options = make_options(
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        temperature=temperature,
+        where=where,
+    )
     return _calls.cross_entropy(logits, target, axis, options, reduction, out, n_threads)
 
 
@@ -329,9 +336,15 @@ def cross_entropy_grad(
     array([[ 0.125, -0.75 ,  0.625],
            [ 0.25 ,  0.25 , -0.5  ]])
     """
-    options = (
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
-    )  # fmt: skip
+    options = make_options(
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        temperature=temperature,
+        where=where,
+    )
     return _calls.cross_entropy_grad(
         logits, target, axis, options, reduction, scale, out, n_threads
     )
@@ -423,9 +436,15 @@ def cross_entropy_with_grad(
     array([[ 0.0625, -0.375 ,  0.3125],
            [ 0.125 ,  0.125 , -0.25  ]])
     """
-    options = (
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where,
-    )  # fmt: skip
+    options = make_options(
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        temperature=temperature,
+        where=where,
+    )
     result = _calls.cross_entropy_with_grad(
         logits, target, axis, options, reduction, scale, out, n_threads
     )

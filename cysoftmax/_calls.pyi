@@ -5,6 +5,16 @@ from numpy.typing import NDArray
 # The arguments are checked there, so they may be anything; __init__.pyi says what they should be.
 _Array = NDArray[Any]
 
+def make_options(
+    *,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: Any = None,
+    label_smoothing: Any = 0.0,
+    z_loss: Any = 0.0,
+    temperature: Any = 1.0,
+    where: Any = None,
+) -> Any: ...
 def softmax(
     logits: Any, axis: Any, temperature: Any, where: Any, out: Any, n_threads: Any
 ) -> _Array: ...
@@ -18,7 +28,7 @@ def cross_entropy(
     logits: Any,
     target: Any,
     axis: Any,
-    options: tuple[Any, ...],
+    options: Any,
     reduction: Any,
     out: Any,
     n_threads: Any,
@@ -27,7 +37,7 @@ def cross_entropy_grad(
     logits: Any,
     target: Any,
     axis: Any,
-    options: tuple[Any, ...],
+    options: Any,
     reduction: Any,
     scale: Any,
     out: Any,
@@ -37,7 +47,7 @@ def cross_entropy_with_grad(
     logits: Any,
     target: Any,
     axis: Any,
-    options: tuple[Any, ...],
+    options: Any,
     reduction: Any,
     scale: Any,
     out: Any,

@@ -17,7 +17,7 @@ from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIAN
 
 import numpy as np
 
-from cysoftmax._checks import cast, check_pair, raise_bad_label
+from cysoftmax._checks import cast, check_pair, make_options, raise_bad_label
 
 cnp.import_array()
 
@@ -36,7 +36,8 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray work, last_work
     n_threads = check_threads(n_threads)
-    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, temperature, where))
+    options = make_options(temperature=temperature, where=where)
+    check_options(options, x, along, None)
     if out is not None:
         check_out(out, shape_of(x), x.descr)
     work = workspace(x, out)
@@ -44,7 +45,7 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
         x, last_work = class_last(x, along), class_last(work, along)
         if out is not None:
             x = copy_if_overlapping(x, last_work)
-            options = copy_overlapping_options(options, last_work)
+            copy_overlapping_options(options, last_work)
         _core.rowwise(what, x, last_work, None, options, n_threads)
     return copy_to_out(work, out)
 
@@ -62,7 +63,8 @@ def logsumexp(logits, axis, keepdims, where, out, n_threads):
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray work
     n_threads = check_threads(n_threads)
-    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, 1.0, where))
+    options = make_options(where=where)
+    check_options(options, x, along, None)
     rows = one_class(x, along)
     given = out
     if out is not None:
@@ -74,7 +76,7 @@ def logsumexp(logits, axis, keepdims, where, out, n_threads):
         x = class_last(x, along)
         if out is not None:
             x = copy_if_overlapping(x, work)
-            options = copy_overlapping_options(options, work)
+            copy_overlapping_options(options, work)
         _core.rowwise(LOGSUMEXP, x, None, work, options, n_threads)
     else:
         work[...] = -np.inf
@@ -102,9 +104,9 @@ def cross_entropy_with_grad(logits, target, axis, options, reduction, scale, out
 
 def cross_entropy_grad_hess(logits, target, axis, class_weight, sample_weight, out, n_threads):
     grad, hess = check_pair(out)
+    options = make_options(class_weight=class_weight, sample_weight=sample_weight)
     return loss_and_derivatives(
-        GRAD | VARIANCE, logits, target, axis,
-        (class_weight, sample_weight, None, 0.0, 0.0, 1.0, None), "sum", 1.0, None, grad, hess,
+        GRAD | VARIANCE, logits, target, axis, options, "sum", 1.0, None, grad, hess,
         n_threads)[1:]
 
 
@@ -114,8 +116,8 @@ cdef tuple loss_and_derivatives(
 ):
     """Return the loss, its gradient and the diagonal of its Hessian, None for what is not wanted.
 
-    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` are
-    those from `class_weight` to `where`, as they came.
+    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` come
+    from make_options.
     """
     cdef cnp.ndarray x = check_logits(logits, "logits")
     cdef int along = check_axis(axis, x.ndim)
@@ -124,7 +126,7 @@ cdef tuple loss_and_derivatives(
     if x.shape[along] == 0:
         raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
     target, labels = check_target(target, x, along)
-    options = check_options(x, along, target if labels else None, options)
+    check_options(options, x, along, target if labels else None)
     if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
     scale = check_scale(scale, x, along)
@@ -154,7 +156,7 @@ cdef tuple loss_and_derivatives(
                 rows = copy_if_overlapping(rows, out)
                 target = copy_if_overlapping(target, out)
                 scale = copy_if_overlapping(scale, out)
-                options = copy_overlapping_options(options, out)
+                copy_overlapping_options(options, out)
             if labels and not _core.check_labels(rows, target, options, n_threads):
                 raise_bad_label(target, x.shape[along], options)
         loss = _core.cross_entropy(
@@ -177,7 +179,8 @@ def row_stats(logits, target, axis, where, temperature, n_threads):
         raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
     if target is not None:
         target, _ = check_target(target, x, along)
-    options = check_options(x, along, None, (None, None, None, 0.0, 0.0, temperature, where))
+    options = make_options(temperature=temperature, where=where)
+    check_options(options, x, along, None)
     stats = np.empty((*shape_without(x, along), 6))
     if x.size and not _core.row_stats(class_last(x, along), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[along], options)

@@ -9,11 +9,11 @@ arrays through NumPy's C interface: of an ndarray x, x.ndim and x.size cost noth
 x.shape is a pointer.
 """
 
+cimport cython
 cimport numpy as cnp
 
 import operator
 from numbers import Real
-from typing import NamedTuple
 
 import numpy as np
 
@@ -37,16 +37,43 @@ LARGEST = float(np.finfo(np.float64).max)
 CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
 
 
-class Options(NamedTuple):
-    """The options of a loss as the core wants them."""
+@cython.final
+@cython.freelist(4)
+cdef class Options:
+    """The options of a loss: as the caller gave them, until check_options converts them.
 
-    class_weight: np.ndarray | None = None  # of the dtype of computation
-    sample_weight: np.ndarray | None = None  # float64, of the shape of the rows
-    ignore_index: int | None = None  # None unless a label can have this value
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    temperature: float = 1.0
-    where: np.ndarray | None = None  # bool, of the shape of the logits, class axis last
+    make_options takes them by name and check_options reads them by name, so that no two of them
+    can be exchanged. What they are after the check is in _checks.pxd.
+    """
+
+    def __iter__(self):  # in the order in which the core unpacks them
+        return iter((
+            self.class_weight, self.sample_weight, self.ignore_index, self.label_smoothing,
+            self.z_loss, self.temperature, self.where,
+        ))
+
+
+def make_options(
+    *, class_weight=None, sample_weight=None, ignore_index=None, label_smoothing=0.0, z_loss=0.0,
+    temperature=1.0, where=None,
+):
+    """Return Options that are not checked yet, or None if all of them are the defaults."""
+    if (
+        class_weight is sample_weight is ignore_index is where is None
+        and type(label_smoothing) is type(z_loss) is type(temperature) is float
+        and label_smoothing == z_loss == 0
+        and temperature == 1
+    ):
+        return None
+    cdef Options options = Options.__new__(Options)
+    options.class_weight = class_weight
+    options.sample_weight = sample_weight
+    options.ignore_index = ignore_index
+    options.label_smoothing = label_smoothing
+    options.z_loss = z_loss
+    options.temperature = temperature
+    options.where = where
+    return options
 
 
 cdef bint is_half(cnp.dtype dtype) except -1:
@@ -234,11 +261,13 @@ cdef copy_if_overlapping(array, out):
     return array.copy() if overlap(array, out) else array
 
 
-cdef copy_overlapping_options(options, out):
-    """Return the options with a copy in place of each array that overlaps ``out``."""
-    if options is None or out is None:
-        return options
-    return Options(*[copy_if_overlapping(option, out) for option in options])
+cdef int copy_overlapping_options(Options options, out) except -1:
+    """Replace the arrays among the options that overlap ``out`` by copies."""
+    if options is not None:
+        options.class_weight = copy_if_overlapping(options.class_weight, out)
+        options.sample_weight = copy_if_overlapping(options.sample_weight, out)
+        options.where = copy_if_overlapping(options.where, out)
+    return 0
 
 
 cdef cnp.ndarray workspace(cnp.ndarray like, out):
@@ -507,40 +536,32 @@ cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except 
     return 0
 
 
-cdef check_options(cnp.ndarray x, int axis, labels, given):
-    """Return the options, or None if all of them are the defaults.
+cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except -1:
+    """Check the options and convert them, in place, to what the core wants.
 
-    They come in the order that Options has. ``labels`` are the class indices that `ignore_index`
-    is about, or None.
+    ``labels`` are the class indices that `ignore_index` is about, or None.
     """
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where = given
-    if (
-        class_weight is sample_weight is ignore_index is where is None
-        and type(label_smoothing) is type(z_loss) is type(temperature) is float
-        and label_smoothing == z_loss == 0
-        and temperature == 1
-    ):
-        return None
-    if class_weight is not None:
-        class_weight = check_class_weight(class_weight, x, axis)
-    if sample_weight is not None:
-        sample_weight = per_row(sample_weight, "sample_weight", x, axis)
-        check_weights(sample_weight, "sample_weight")
-    if ignore_index is not None:
-        ignore_index = check_ignore_index(ignore_index, labels)
-    label_smoothing = check_number(label_smoothing, "label_smoothing", 0.0, 1.0)
-    z_loss = check_number(z_loss, "z_loss", 0.0, LARGEST)
-    temperature = check_temperature(temperature)
-    if where is not None:
-        where = check_where(where, x, axis)
-        if label_smoothing and class_weight is None:  # a mask is laid over these
-            class_weight = np.ones(x.shape[axis], compute_dtype(x.descr))
-    return Options(
-        class_weight, sample_weight, ignore_index, label_smoothing, z_loss, temperature, where
-    )
+    if options is None:
+        return 0
+    if options.class_weight is not None:
+        options.class_weight = check_class_weight(options.class_weight, x, axis)
+    if options.sample_weight is not None:
+        options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis)
+        check_weights(options.sample_weight, "sample_weight")
+    if options.ignore_index is not None:
+        options.ignore_index = check_ignore_index(options.ignore_index, labels)
+    options.label_smoothing = check_number(options.label_smoothing, "label_smoothing", 0.0, 1.0)
+    options.z_loss = check_number(options.z_loss, "z_loss", 0.0, LARGEST)
+    options.temperature = check_temperature(options.temperature)
+    if options.where is not None:
+        options.where = check_where(options.where, x, axis)
+        if options.label_smoothing and options.class_weight is None:
+            # The core smooths a masked row through its class weights.
+            options.class_weight = np.ones(x.shape[axis], compute_dtype(x.descr))
+    return 0
 
 
-def raise_bad_label(target, n_classes, options):
+def raise_bad_label(target, n_classes, Options options):
     """Raise the IndexError for the first label outside [0, n_classes) that is not ignored."""
     bad = ()
     if not isinstance(target, tuple):  # those of a sparse target were checked before
