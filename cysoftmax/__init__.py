@@ -1,10 +1,12 @@
 """Softmax, softmax cross-entropy and its gradient for NumPy arrays.
 
-``softmax``, ``log_softmax``, ``logsumexp``: along any axis. ``cross_entropy``,
-``cross_entropy_grad``, ``cross_entropy_with_grad``: the loss, its gradient, or both in one
-pass. ``cross_entropy_grad_hess``: the gradient and the diagonal of the Hessian, for boosting.
-``row_stats``: entropy, perplexity, accuracy and calibration of each row. ``softmax_vjp``: the
-softmax Jacobian times a vector. ``show_config``: the instruction set and the threads in use.
+* ``softmax``, ``log_softmax``, ``logsumexp``: along any axis.
+* ``cross_entropy``, ``cross_entropy_grad``, ``cross_entropy_with_grad``: the loss, its
+  gradient, or both in one pass.
+* ``cross_entropy_grad_hess``: the gradient and the diagonal of the Hessian, for boosting.
+* ``row_stats``: statistics of each row, such as loss, entropy and the largest probability.
+* ``softmax_vjp``: the product of the softmax Jacobian and a vector.
+* ``show_config``: the instruction set and the threads in use.
 """
 
 from cysoftmax._api import (

@@ -21,7 +21,7 @@ __all__ = [
 
 __version__: str
 
-# bfloat16 is a dtype of the package ml_dtypes, whose scalar type is not known here.
+# The scalar type of bfloat16 is in the package ml_dtypes, which need not be installed.
 _Real = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64] | NDArray[Any]
 _Reduction = Literal["mean", "sum", "none"]
 

@@ -1,4 +1,4 @@
-"""The public functions: what they are called with, and their documentation."""
+"""The public functions: their signatures and their documentation."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ from cysoftmax._docs import documented
 
 
 class CrossEntropy(NamedTuple):
-    """The result of `cross_entropy_with_grad`: ``loss, grad = ...``, or by name.
+    """The result of `cross_entropy_with_grad`; it can be unpacked: ``loss, grad = ...``.
 
-    The loss is a float, or an array of one for each row with ``reduction="none"``.
+    `loss` is a float, or with ``reduction="none"`` an array with the loss of each row.
     """
 
     loss: float | np.ndarray
@@ -20,16 +20,16 @@ class CrossEntropy(NamedTuple):
 
 
 class GradHess(NamedTuple):
-    """The result of `cross_entropy_grad_hess`: ``grad, hess = ...``, or by name."""
+    """The result of `cross_entropy_grad_hess`; it can be unpacked: ``grad, hess = ...``."""
 
     grad: np.ndarray
     hess: np.ndarray
 
 
 class RowStats(NamedTuple):
-    """The result of `row_stats`: arrays of one number for each row.
+    """The result of `row_stats`: arrays with one number for each row.
 
-    `loss` and `target_prob` are None if there was no target.
+    `loss` and `target_prob` are None if no target was given.
     """
 
     logsumexp: np.ndarray
@@ -65,13 +65,14 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
 
     Notes
     -----
-    Accuracy: at most 3 ulp from the exact result (4 with the instruction set ``scalar``),
-    for any logits: no difference ``x - max(x)`` is rounded.
+    Accuracy: the error is at most 3 ulp (4 with the instruction set ``scalar``) for any
+    logits, because no difference ``x - max(x)`` is rounded.
     Results below the smallest normal number are denormals, not zeros.
 
     {order}
 
-    -inf has probability exactly 0. A row with a NaN or +inf in it, or of -inf only, is NaN.
+    A logit of -inf has probability exactly 0. The result is NaN throughout for a row that
+    contains NaN or +inf, or nothing but -inf.
 
     References
     ----------
@@ -108,7 +109,8 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     Returns
     -------
     ndarray
-        Of the shape, dtype (float64 for integers) and memory layout of `x`.
+        Logarithms of probabilities, of the shape, dtype (float64 for integers) and memory
+        layout of `x`.
 
     Raises
     ------
@@ -116,12 +118,14 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
 
     Notes
     -----
-    Accuracy: at most 4 ulp, also where the result is close to 0: at the maximum it is
-    ``-log1p(rest)``, with `rest` the sum over the other classes relative to the maximum.
+    Accuracy: the error is at most 4 ulp, even where the result is close to 0. At the maximum
+    the result is computed as ``-log1p(rest)``, where `rest` is the sum of ``exp(x - max(x))``
+    over the other classes.
 
     {order}
 
-    -inf gives -inf. A row with a NaN or +inf in it, or of -inf only, is NaN.
+    A logit of -inf gives -inf. The result is NaN throughout for a row that contains NaN or
+    +inf, or nothing but -inf.
 
     References
     ----------
@@ -148,16 +152,17 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     {x}
     {axis}
     keepdims : bool, default False
-        Whether `axis` stays in the result, with length 1.
+        If True, the result keeps `axis`, with length 1.
     {where}
     out : ndarray, optional
-        Where to put the result: of exactly its shape and dtype.
+        An array that receives the result. It must have the shape and dtype of the result.
     {n_threads}
 
     Returns
     -------
     ndarray
-        Of the dtype of `x` (float64 for integers), in nats; of no dimension for 1-D `x`.
+        In nats, of the dtype of `x` (float64 for integers) and the shape of `x` without `axis`.
+        For 1-D `x` it is a 0-dimensional array.
 
     Raises
     ------
@@ -165,12 +170,14 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
 
     Notes
     -----
-    Accuracy: at most 3 ulp of the larger of the result and ``max(x)`` (where these two parts,
-    ``max(x)`` and ``log(sum(exp(x - max(x))))``, cancel, float64 can do no better).
+    Accuracy: the error is at most 3 ulp of the larger of the result and ``max(x)``. The result
+    is the sum of ``max(x)`` and ``log(sum(exp(x - max(x))))``; where these cancel, float64
+    allows no smaller error.
 
     {order}
 
-    +inf in a row gives +inf, a row of -inf only (or of no classes) -inf, a NaN gives NaN.
+    A row that contains NaN gives NaN. Otherwise a row that contains +inf gives +inf, and a row
+    of nothing but -inf, or of no classes, gives -inf.
 
     References
     ----------
@@ -206,7 +213,7 @@ def cross_entropy(
     n_threads=None,
 ):
     """
-    Return the softmax cross-entropy loss: ``-sum(target * log_softmax(logits))`` of each row.
+    Return the softmax cross-entropy loss: the mean of ``-sum(target * log_softmax(logits))``.
 
     Parameters
     ----------
@@ -220,16 +227,16 @@ def cross_entropy(
     {where}
     {reduction}
     out : ndarray, optional
-        With ``reduction="none"``: where to put the losses, of the dtype of the logits
-        (float64 for integers) and of their shape without `axis`.
+        With ``reduction="none"``, an array that receives the losses. It must have the dtype of
+        the logits (float64 for integers) and their shape without `axis`.
     {n_threads}
 
     Returns
     -------
     float or ndarray
-        In nats. A float, computed in float64, for "mean" and "sum"; for "none" an array of the
-        dtype of the logits and of their shape without `axis`. The mean over no rows, or over
-        ignored ones only, is NaN.
+        The loss in nats. For "mean" and "sum" a float, computed in float64; for "none" an array
+        of the dtype of the logits (float64 for integers) and of their shape without `axis`. The
+        mean is NaN if there are no rows, or if all rows are ignored.
 
     Raises
     ------
@@ -237,23 +244,23 @@ def cross_entropy(
 
     See Also
     --------
-    cross_entropy_with_grad : loss and gradient, for less than the price of both.
+    cross_entropy_with_grad : loss and gradient, in less time than two calls.
 
     Notes
     -----
-    For an index y the loss of a row is ``log1p(rest) - (x[y] - max(x))``, where `rest` is the
-    sum of ``exp(x - max(x))`` over all classes but the one with the maximum. Neither part is
-    ever negative, so nothing cancels: at most 4 ulp of the dtype of the logits, in confident
-    rows too. The rows are added up in float64, in a fixed order and with the errors carried
-    along.
+    For an index y, the loss of a row is ``log1p(rest) - (x[y] - max(x))``, where `rest` is the
+    sum of ``exp(x - max(x))`` over all classes but the one with the maximum. Neither
+    ``log1p(rest)`` nor ``max(x) - x[y]`` is negative, so nothing cancels: the error is at most
+    4 ulp of the dtype of the logits, even where the loss is close to 0. The losses of the rows
+    are added up in float64, in a fixed order, with the rounding errors in a sum of their own.
 
     {formula}
 
     {order}
     {same_targets}
 
-    A target class at logit -inf has loss +inf; classes of no mass count for nothing, at -inf
-    too.
+    A logit of -inf at the target makes the loss +inf. A class without mass adds nothing to
+    the loss, even if its logit is -inf.
 
     Examples
     --------
@@ -308,7 +315,8 @@ def cross_entropy_grad(
     {temperature}
     {where}
     {reduction}
-        The gradient is that of the mean or sum; for "none" that of each row's own loss.
+        The gradient is that of the mean or of the sum; for "none", a row of the gradient is that
+        of the row's own loss.
     {n_threads}
     {scale}
     {grad_out}
@@ -316,8 +324,8 @@ def cross_entropy_grad(
     Returns
     -------
     ndarray
-        Of the shape, dtype (float64 for integers) and memory layout of the logits. Zero if
-        there is nothing to take the mean of.
+        The gradient, of the shape, dtype (float64 for integers) and memory layout of the
+        logits. It is zero if all rows are ignored.
 
     Raises
     ------
@@ -325,7 +333,7 @@ def cross_entropy_grad(
 
     See Also
     --------
-    cross_entropy_with_grad : loss and gradient; what is said there holds here.
+    cross_entropy_with_grad : loss and gradient. Its notes on accuracy hold for this function.
 
     Examples
     --------
@@ -372,9 +380,9 @@ def cross_entropy_with_grad(
     """
     Return the softmax cross-entropy loss and its gradient with respect to the logits.
 
-    For logits X of N rows and a 0/1 matrix Y: ``loss = -sum(Y * log(P)) / N`` and
-    ``grad = (P - Y) / N`` with ``P = softmax(X)``. While a row fits into the cache, each
-    logit is read once from memory and each entry of the gradient written once.
+    For N rows of logits X, a 0/1 matrix Y and ``P = softmax(X)``, these are
+    ``loss = -sum(Y * log(P)) / N`` and ``grad = (P - Y) / N``. Each logit is read once from
+    memory and each entry of the gradient is written once, as long as a row fits into the cache.
 
     Parameters
     ----------
@@ -387,7 +395,8 @@ def cross_entropy_with_grad(
     {temperature}
     {where}
     {reduction}
-        The gradient follows: that of the mean or sum; for "none" that of each row's own loss.
+        The gradient is that of the mean or of the sum; for "none", a row of the gradient is that
+        of the row's own loss.
     {n_threads}
     {scale}
     {grad_out}
@@ -397,10 +406,12 @@ def cross_entropy_with_grad(
     CrossEntropy
         A named tuple of `loss` and `grad`.
     loss : float or ndarray
-        As of `cross_entropy`.
+        The loss in nats. For "mean" and "sum" a float, computed in float64; for "none" an array
+        of the dtype of the logits (float64 for integers) and of their shape without `axis`. The
+        mean is NaN if there are no rows, or if all rows are ignored.
     grad : ndarray
-        Of the shape, dtype (float64 for integers) and memory layout of the logits. Zero if
-        there is nothing to take the mean of.
+        The gradient, of the shape, dtype (float64 for integers) and memory layout of the
+        logits. It is zero if all rows are ignored.
 
     Raises
     ------
@@ -408,11 +419,12 @@ def cross_entropy_with_grad(
 
     Notes
     -----
-    A target that sums to `a` has the gradient ``a P - T``. The entry of a class that holds at
-    least half of the target is computed as ``-rest / total``, with `rest` the sum over the
-    other classes, and never as ``p - 1``; so the gradient of a confident row keeps its relative
-    accuracy. Before the factor ``scale / N`` the entry for an index is at most 4 ulp from the
-    exact result, those of the other classes 3 ulp (4 with the instruction set ``scalar``).
+    A target T that sums to `a` has the gradient ``a P - T``. At a class that holds at least
+    half of the target, the difference ``p - 1`` is never computed as such, but as
+    ``-rest / total``, where `total` is the sum of ``exp(x - max(x))`` and `rest` that sum
+    without this class. The gradient therefore keeps its relative accuracy where p is close to
+    1. Before the multiplication by ``scale / N``, the error is at most 4 ulp at the class of
+    an index, and 3 ulp at the other classes (4 with the instruction set ``scalar``).
 
     {formula}
 
@@ -422,7 +434,7 @@ def cross_entropy_with_grad(
     References
     ----------
     J. S. Bridle, "Probabilistic interpretation of feedforward classification network outputs"
-    (1990), for the gradient; docs/derivation.md has each step.
+    (1990), for the gradient. docs/derivation.md derives it step by step.
 
     Examples
     --------
@@ -448,7 +460,7 @@ def cross_entropy_with_grad(
     result = _calls.cross_entropy_with_grad(
         logits, target, axis, options, reduction, scale, out, n_threads
     )
-    return tuple.__new__(CrossEntropy, result)  # what CrossEntropy(*result) does, in half the time
+    return tuple.__new__(CrossEntropy, result)  # CrossEntropy(*result) takes twice the time
 
 
 @documented
@@ -464,29 +476,31 @@ def cross_entropy_grad_hess(
     n_threads=None,
 ):
     """
-    Return gradient and Hessian diagonal of the summed cross-entropy, for boosting.
+    Return the gradient and the Hessian's diagonal of the summed cross-entropy, for boosting.
 
-    For a row of weight w: ``grad = w P - A`` and ``hess = w P (1 - P)``, with P the softmax
-    of the row, A its target times `class_weight` and `sample_weight`, and w the sum of A.
+    For a row with softmax P, let A be its target times `class_weight` and `sample_weight`, and
+    w the sum of A. Then ``grad = w P - A`` and ``hess = w P (1 - P)``.
 
     Parameters
     ----------
     {logits}
     {axis}
-        Boosting libraries that keep one class after the other have it in front: ``axis=0``
-        of a C array (n_classes, n_rows) is read and written where it is.
+        Boosting libraries store all rows of one class, then all rows of the next. That is
+        ``axis=0`` of a C array (n_classes, n_rows), which is read and written without a copy.
     {class_weight}
     {sample_weight}
     out : pair of ndarrays, optional
-        Where to put gradient and Hessian: each of the shape and dtype of the logits (float64
-        for integers), in any layout. One of them may be the logits themselves.
+        Arrays that receive the gradient and the Hessian's diagonal. Each must have the shape
+        and dtype of the logits (float64 for integers), in any layout. One of them may be the
+        logits themselves. If a label is invalid, nothing is written to them.
     {n_threads}
 
     Returns
     -------
     GradHess
-        A named tuple of `grad` and `hess`, both of the shape, dtype and memory layout of the
-        logits. They belong to the sum of the losses of the rows, not to their mean.
+        A named tuple of `grad` and `hess`, both of the shape, dtype (float64 for integers) and
+        memory layout of the logits. They are derivatives of the sum of the losses of the rows,
+        not of their mean.
 
     Raises
     ------
@@ -494,17 +508,18 @@ def cross_entropy_grad_hess(
 
     See Also
     --------
-    cross_entropy_grad : all options of the loss, without the Hessian.
-    softmax_vjp : the whole Hessian times a vector.
+    cross_entropy_grad : the gradient alone, with all options of the loss.
+    softmax_vjp : the product of the whole Hessian and a vector.
 
     Notes
     -----
-    ``1 - P`` is computed as (sum over the other classes) / total, so the diagonal keeps its
-    relative accuracy where P is close to 1: at most 6 ulp from the exact result (7 with the
-    instruction set ``scalar``) where P is a normal number of the dtype.
+    ``1 - P`` is computed as ``rest / total``, where `total` is the sum of ``exp(x - max(x))``
+    and `rest` that sum without the class. The diagonal therefore keeps its relative accuracy
+    where P is close to 1: its error is at most 6 ulp (7 with the instruction set ``scalar``)
+    where P is a normal number of the dtype.
 
-    LightGBM's own multiclass objective multiplies the diagonal by ``n_classes / (n_classes -
-    1)``, XGBoost's by 2.
+    The multiclass objective of LightGBM multiplies this diagonal by
+    ``n_classes / (n_classes - 1)``, that of XGBoost by 2.
 
     {order}
     {same_targets}
@@ -534,16 +549,16 @@ def cross_entropy_grad_hess(
 @documented
 def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n_threads=None):
     """
-    Return what there is to know about each row, in one read of the logits.
+    Return six statistics of each row, from one read of the logits.
 
-    With P the softmax of a row: its logsumexp, its loss against the target, the entropy
-    ``-sum(P * log(P))``, the class of the largest probability, that probability, and the
-    probability of the target.
+    For a row with softmax P these are its logsumexp, its loss against the target, its entropy
+    ``-sum(P * log(P))``, the class of the largest probability, the largest probability, and
+    the probability of the target.
 
     Parameters
     ----------
     {logits}
-        Without a target, `loss` and `target_prob` are None.
+        The target may be None; `loss` and `target_prob` are then None.
     {axis}
     {where}
     {temperature}
@@ -552,17 +567,17 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     Returns
     -------
     RowStats
-        A named tuple of arrays of the shape of the logits without `axis`, of the dtype of the
-        logits (float64 for integers) unless something else is said:
+        A named tuple of the six arrays below. Each has the shape of the logits without `axis`;
+        the dtype is that of the logits (float64 for integers), except for `argmax`.
     logsumexp
-        Of ``logits / temperature``, in nats.
+        The logsumexp of ``logits / temperature``, in nats.
     loss
-        What `cross_entropy` with ``reduction="none"`` gives, in nats.
+        The loss, in nats, as returned by `cross_entropy` with ``reduction="none"``.
     entropy
-        In nats; ``0 log 0 = 0``.
+        The entropy in nats, with ``0 log 0 = 0``.
     argmax
-        Of dtype intp: the first class with the largest logit; in a row with a NaN the first
-        NaN, as `numpy.argmax` has it; -1 if `where` leaves nothing.
+        The first class with the largest logit, of dtype intp. As in `numpy.argmax`, it is the
+        first NaN in a row that contains NaN. It is -1 if `where` masks the whole row.
     max_prob
         The largest probability.
     target_prob
@@ -574,14 +589,16 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
 
     Notes
     -----
-    ``loss.mean(dtype=np.float64)`` is the cross-entropy in nats, and its exponential the
-    perplexity; ``(argmax == labels).mean()`` is the accuracy; the mean of `max_prob` against
-    that is the calibration. (Without the dtype, bfloat16 numbers are added up in bfloat16.)
-    Rows that are padding are left out beforehand: ``row_stats(logits[real], labels[real])``.
+    The mean loss, ``loss.mean(dtype=np.float64)``, is the cross-entropy in nats, and its
+    exponential is the perplexity. (Without the dtype, NumPy adds up bfloat16 numbers in
+    bfloat16.) ``(argmax == labels).mean()`` is the accuracy of the predictions; compared with
+    the mean of `max_prob`, it shows how well the model is calibrated. Rows that are padding
+    must be left out by the caller: ``row_stats(logits[real], labels[real])``.
 
-    Accuracy: `loss` and `logsumexp` as said at `cross_entropy` and `logsumexp`; `max_prob` and
-    the probability of a label at most 3 ulp (4 with the instruction set ``scalar``); `entropy`,
-    and the `target_prob` of a distribution, at most 6 ulp.
+    Accuracy: the errors of `loss` and `logsumexp` have the bounds of `cross_entropy` and
+    `logsumexp`. The error of `max_prob` and of the probability of a label is at most 3 ulp (4
+    with the instruction set ``scalar``), that of `entropy` and of the `target_prob` of a
+    distribution at most 6 ulp.
 
     {order}
 
@@ -606,17 +623,18 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     """
     Return the softmax Jacobian times a vector: ``p * (v - sum(p * v))`` along an axis.
 
-    The Jacobian ``diag(p) - p p^T`` is symmetric. So this is at once the vector-Jacobian
-    product (backpropagation through a softmax, such as that of attention), the
-    Jacobian-vector product (forward mode), and, times the row's weight, the Hessian-vector
-    product of the cross-entropy.
+    The Jacobian ``diag(p) - p p^T`` is symmetric, so this one product has three uses. It is
+    the vector-Jacobian product (backpropagation through a softmax, such as that of attention),
+    the Jacobian-vector product (forward mode), and, multiplied by the weight of the row, the
+    Hessian-vector product of the cross-entropy.
 
     Parameters
     ----------
     p : array_like of float32, float64, float16, bfloat16 or integers
-        Probabilities: the result of `softmax`. They are taken as they come.
+        Probabilities, as returned by `softmax`. This is not checked.
     v : array_like
-        Vectors, of the shape of `p` and, if an array, of its dtype.
+        One vector for each row, of the shape of `p`. An array must have the dtype of `p`; a
+        list is converted to it.
     {axis}
     {out}
     {n_threads}
@@ -624,7 +642,7 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     Returns
     -------
     ndarray
-        Of the shape, dtype and memory layout of `p`.
+        The product, of the shape, dtype (float64 for integers) and memory layout of `p`.
 
     Raises
     ------
@@ -632,8 +650,8 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
 
     Notes
     -----
-    The sum is computed in twice the precision of the dtype, and the error is at most 3 ulp of
-    ``p * max(|v|, |sum(p * v)|)``.
+    The sum is computed with twice the precision of the dtype. The error of the result is at
+    most 3 ulp of ``p * max(|v|, |sum(p * v)|)``.
 
     {order}
 
@@ -649,7 +667,8 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     >>> cysoftmax.softmax_vjp(np.array([0.25, 0.75]), np.array([1.0, 3.0]))
     array([-0.375,  0.375])
 
-    The Hessian of the mean cross-entropy of N rows times V, with respect to the logits:
+    The product of V and the Hessian of the mean cross-entropy of N rows, with respect to the
+    logits:
 
     >>> X, V = np.zeros((4, 2)), np.tile([1.0, 0.0], (4, 1))
     >>> cysoftmax.softmax_vjp(cysoftmax.softmax(X), V)[0] / len(X)

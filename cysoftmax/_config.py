@@ -1,4 +1,4 @@
-"""What this build is made of and what it found on this machine."""
+"""`show_config`: how cysoftmax was built, and what it uses on this machine."""
 
 import os
 import platform
@@ -15,25 +15,26 @@ def show_config(mode="stdout"):
     Parameters
     ----------
     mode : {"stdout", "dicts"}, default "stdout"
-        Print a table, or return the same as nested dictionaries.
+        Whether to print a table ("stdout") or to return nested dictionaries ("dicts").
 
     Returns
     -------
     dict or None
-        With ``mode="dicts"``: the keys ``"cysoftmax"``, ``"instruction set"``, ``"threads"``,
-        ``"build"`` and ``"machine"``, each with a dictionary of strings, numbers and lists.
+        With ``mode="dicts"``, a dictionary with the keys ``"cysoftmax"``, ``"instruction
+        set"``, ``"threads"``, ``"build"`` and ``"machine"``. Each value is a dictionary of
+        strings, numbers and lists.
 
     Raises
     ------
     ValueError
-        If `mode` is neither of the two.
+        If `mode` is neither "stdout" nor "dicts".
 
     Notes
     -----
-    The instruction set is the best one that the machine has, or the one named by the
-    environment variable ``CYSOFTMAX_ISA`` (``scalar``, ``avx2``, ``avx512`` or ``neon``) when
-    the package is imported. ``threads.default`` is what a call with enough work would use at
-    this moment.
+    The instruction set is chosen when the package is imported: the best one that the machine
+    has, or the one that the environment variable ``CYSOFTMAX_ISA`` names (``scalar``, ``avx2``,
+    ``avx512`` or ``neon``). ``threads.default`` is the number of threads that a large call
+    would use at this moment.
 
     Examples
     --------

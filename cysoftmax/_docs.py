@@ -1,4 +1,4 @@
-"""What the docstrings of several functions have in common."""
+"""The parts that the docstrings of several functions share."""
 
 import inspect
 
@@ -6,129 +6,134 @@ SHARED = {
     "x": """\
 x : array_like of float32, float64, float16, bfloat16 or integers
         Logits, of any shape with at least one dimension and in any memory layout. Integers
-        are converted to float64; float16 and bfloat16 (of the package ml_dtypes) are worked
-        on in float32, and the result is rounded back. Anything with ``__array__`` or a CPU
-        ``__dlpack__`` will do. Read where it is: copied only if it is byte-swapped, misaligned
+        are converted to float64. float16 and bfloat16 (of the package ml_dtypes) are computed
+        in float32, and the result is rounded back. Any object with ``__array__`` or a CPU
+        ``__dlpack__`` is accepted. The array is copied only if it is byte-swapped, misaligned
         or of integers.""",
     "axis": """\
 axis : int, default -1
         The axis of the classes: one integer.""",
     "out": """\
 out : ndarray, optional
-        Where to put the result: of exactly its shape and dtype, in any layout. It may be the
-        input itself; where it overlaps an input otherwise, that input is copied first. A
-        fresh result costs more than its arithmetic when it is large, because of new memory.""",
+        An array that receives the result. It must have the shape and dtype of the result, in
+        any layout. It may be the input itself; an input that it overlaps in another way is
+        copied first. For large results, new memory costs more time than the arithmetic, and
+        `out` saves it.""",
     "n_threads": """\
 n_threads : int, optional
-        At most so many threads. The default is what OpenMP offers at this call, within the
-        CPU affinity and the cgroup's quota. Small calls use one. It changes no bit of the
-        result.""",
+        The largest number of threads. The default is the number that OpenMP offers at this
+        call, limited by the CPU affinity and the cgroup's quota. Small calls use one thread.
+        The number of threads changes no bit of the result.""",
     "temperature": """\
 temperature : float, default 1.0
-        What the logits are divided by: finite, greater than 0. The division is carried out in
-        two parts, so the result is as accurate as for ``temperature=1.0``.""",
+        The logits are divided by this number, which must be finite and greater than 0. The
+        quotient is kept in two parts, so the result is as accurate as for
+        ``temperature=1.0``.""",
     "where": """\
 where : array_like of bool, optional
-        Which entries take part; broadcast to the shape of the logits. An entry that does not
-        counts as -inf whatever is stored there (NaN too): its probability and gradient are 0.
-        A row without any: softmax 0, log_softmax and logsumexp -inf, loss, weight and gradient
-        0.""",
+        A mask, broadcast to the shape of the logits. An entry where it is False is treated as
+        -inf, whatever its value is (even NaN): its probability and gradient are 0. In a row
+        that is False throughout, softmax, loss, weight and gradient are 0, and log_softmax and
+        logsumexp are -inf.""",
     "class_weight": """\
 class_weight : array_like of shape (n_classes,), optional
-        Factors of the classes of the target, finite and >= 0; rounded to float32 unless the
-        logits are float64.""",
+        One weight for each class, finite and >= 0, by which the target is multiplied. Weights
+        are rounded to float32 unless the logits are float64 or integers.""",
     "sample_weight": """\
 sample_weight : array_like, optional
-        A factor of each row's loss, finite and >= 0; broadcast to the shape of the rows. A row
-        of weight 0 is ignored.""",
+        One weight for each row, finite and >= 0, by which its loss is multiplied; broadcast to
+        the shape of the rows. A row of weight 0 is ignored.""",
     "ignore_index": """\
 ignore_index : int, optional
-        The label of rows to be ignored, inside [0, n_classes) or not; for class indices only.
-        An ignored row has loss 0, weight 0 and a gradient of exact zeros; its logits leave no
-        trace. No label is ignored by default (PyTorch: -100).""",
+        Rows with this label are ignored; it may lie in [0, n_classes) or not. It is for
+        targets that are class indices. An ignored row has loss 0, weight 0 and a gradient of
+        exact zeros, even if its logits are NaN. By default no label is ignored (PyTorch:
+        -100).""",
     "smoothing": """\
 label_smoothing : float, default 0.0
-        From 0 to 1: how much of the target is spread evenly over the K classes that take part,
-        before `class_weight` is applied.
+        The part of the target, from 0 to 1, that is spread evenly over the K classes of the
+        row that `where` does not mask, before `class_weight` is applied.
     z_loss : float, default 0.0
-        The factor, finite and >= 0, with which the row's weight times ``logsumexp(logits /
-        temperature)**2`` is added to the loss of each row. It keeps the sums of exponentials
-        of a language model near 1.""",
+        A number, finite and >= 0. ``z_loss * w * logsumexp(logits / temperature)**2``, with w
+        the weight of the row, is added to the loss of each row. In training this keeps the sums
+        of exponentials near 1.""",
     "logits": """\
 logits : array_like of float32, float64, float16, bfloat16 or integers
-        Of any shape with at least one dimension, in any memory layout; integers are converted
-        to float64, float16 and bfloat16 worked on in float32. n_classes below is the length
-        along `axis`, a row what runs along it.
+        Logits, of any shape with at least one dimension and in any memory layout. Integers
+        are converted to float64; float16 and bfloat16 are computed in float32. A row is a line
+        of logits along `axis`, and n_classes is its length.
     target : array_like
-        Either class indices, of the shape of `logits` without `axis`, of any integer dtype
-        (an int for 1-D logits); or a distribution for each row, of the shape of `logits`: a
-        0/1 matrix of bool, integers or floats, or probabilities; or, for 2-D logits and their
-        last axis, such a matrix in SciPy's sparse CSR format, of which nothing but the entries
-        is read (unsorted or repeated ones in a sorted copy). It need not sum to one. A
-        row of zeros is ignored: no loss, no weight, no gradient. Entries should be >= 0 and
-        finite, which is not checked: the formulas are applied to what comes. float64
-        distributions are rounded to float32 for float32 logits; float16 and bfloat16 ones are
-        read through a copy for float64 logits.""",
+        One of three forms. Class indices: of any integer dtype, of the shape of `logits`
+        without `axis` (an int for 1-D logits). A distribution for each row: bool, integers or
+        floats of the shape of `logits`, such as a 0/1 matrix or probabilities. A sparse
+        matrix of distributions, in SciPy's CSR format: for 2-D logits with ``axis=-1``. Only
+        its entries are read; unsorted or repeated entries are copied and sorted.
+
+        A distribution need not sum to one. A row of zeros is ignored: its loss, weight and
+        gradient are 0. Entries should be >= 0 and finite. This is not checked; the formulas
+        are applied to any entries. float64 distributions are rounded to float32 for float32
+        logits; float16 and bfloat16 distributions are copied for float64 logits.""",
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
-        "mean" divides by the sum of the weights of the rows, which is 1 for an index and the
-        sum of its entries for a distribution.""",
+        The mean or the sum of the losses of all rows, or the loss of each row. "mean" divides
+        by the sum of the weights of the rows. Without options, the weight of a row is 1 for a
+        class index, and the sum of the entries for a distribution.""",
     "scale": """\
 scale : float or array_like, default 1.0
-        A factor of the gradient (not of the loss): an upstream gradient, or a loss scale that
-        keeps small float16 gradients from underflow, by which the caller divides later, in
-        float32. What is too large for the dtype becomes inf. One number, or one for each row
-        (broadcast to the shape of the rows).""",
+        The gradient, but not the loss, is multiplied by it: one number, or one for each row
+        (broadcast to the shape of the rows). It may be an upstream gradient, or a loss scale
+        that keeps small float16 gradients from underflow; the caller then divides by it later,
+        in float32. Entries too large for the dtype become inf.""",
     "formula": """\
-With all options, for a row of target T, with ``d = x / temperature - max`` and `lse` the
-    logsumexp of ``x / temperature``::
+With all options, let T be the target of a row, ``d = x / temperature - max``, and `lse` the
+    logsumexp of ``x / temperature``. Then::
 
         A    = class_weight * ((1 - label_smoothing) * T + label_smoothing * sum(T) / K)
         w    = sample_weight * sum(class_weight * T)
         loss = sample_weight * sum(A * (log(sum(exp(d))) - d)) + w * z_loss * lse**2
         grad = (sample_weight * (sum(A) * P - A) + 2 * z_loss * w * lse * P) / temperature
 
-    "mean" is the sum of the losses divided by the sum of w. So the weight of a row comes from
-    its unsmoothed target: for class indices as in PyTorch, and unlike there a distribution
-    that says the same gives the same. docs/coming_from.md compares with PyTorch,
-    scikit-learn, SciPy and optax, call by call.
+    "mean" is the sum of the losses divided by the sum of w, the weight of a row, which depends
+    on the unsmoothed target. For class indices this is the mean of PyTorch; unlike in PyTorch,
+    an equal distribution gives the same mean. docs/coming_from.md compares cysoftmax with
+    PyTorch, scikit-learn, SciPy and optax, call by call.
 
-    With options, the loss of a row is at most 6 ulp from the exact result, and an entry of the
-    gradient at most 6 ulp of the largest of the three terms that it is made of. Classes more
-    than 115 nats (float64: 842) below the maximum count for nothing in the sum.""",
+    With options, the error of the loss of a row is at most 6 ulp. The error of an entry of the
+    gradient is at most 6 ulp of the largest of its three terms. Classes more than 115 nats
+    (float64: 842) below the maximum add nothing to the sum.""",
     "grad_out": """\
 out : ndarray, optional
-        Where to put the gradient: of the shape and dtype of the logits (float64 for
-        integers), in any layout. It may be the logits themselves. Nothing is written to it
-        if a label turns out to be wrong.""",
+        An array that receives the gradient. It must have the shape and dtype of the logits
+        (float64 for integers), in any layout. It may be the logits themselves. If a label is
+        invalid, nothing is written to it.""",
     "target_errors": """\
 IndexError
-        If a label does not lie in [0, n_classes); negative labels do not wrap around.
+        If a label does not lie in [0, n_classes). Negative labels do not wrap around.
     TypeError
-        If an argument has a wrong kind or dtype, such as labels of floats or bools.
+        If an argument has a wrong kind or dtype, such as labels that are floats or bools.
     ValueError
         If an argument has a wrong shape or value, or if there are no classes.
     MemoryError
-        If there is no memory for a few rows of scratch.""",
+        If a few rows of scratch memory cannot be allocated.""",
     "errors": """\
 TypeError
         If an argument has a wrong kind or dtype (bool and complex are refused).
     ValueError
         If an argument has a wrong shape or value; ``AxisError`` is one of these.
     MemoryError
-        If there is no memory for a few rows of scratch.""",
+        If a few rows of scratch memory cannot be allocated.""",
     "order": """\
-The result of a row depends on that row alone, to the last bit: not on the number of
-    threads, the other rows, the memory layout or `axis`, nor on which of the instruction sets
-    with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
+The result of a row depends on that row alone, to the last bit. It does not depend on the
+    number of threads, the other rows, the memory layout or `axis`, or on which of the
+    instruction sets with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
     "same_targets": """\
-An index, the 0/1 row, the distribution and the sparse row that say the same thing give the
-    same bits, whatever the options are.""",
+Equal targets give the same bits with any options, whether a target is given as an index, as
+    a 0/1 row, as a distribution or as a sparse row.""",
 }
 
 
 def documented(function):
-    """Fill the ``{names}`` in a docstring with what is shared."""
+    """Replace the ``{names}`` in a function's docstring by the shared parts; return it."""
     if function.__doc__:
         function.__doc__ = inspect.cleandoc(function.__doc__.format(**SHARED))
     return function
