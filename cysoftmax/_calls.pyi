@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-# The arguments are checked there, so they may be anything; __init__.pyi says what they should be.
+# These functions check their arguments, so they accept any type; __init__.pyi has the valid types.
 _Array = NDArray[Any]
 
 def make_options(

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""What each public function does: the checks, a call of the core, the result.
+"""The body of each public function: check the arguments, call the core, return the result.
 
-Their signatures and documentation are in _api.py. As _checks.pyx, this is Python that is
-compiled, so that a small call stays small.
+The signatures and the documentation are in _api.py. This is compiled Python, because in
+interpreted Python the checks of a small call would take longer than its arithmetic.
 """
 
 cimport numpy as cnp
@@ -31,7 +31,7 @@ def log_softmax(logits, axis, temperature, where, out, n_threads):
 
 
 cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
-    """An array of the shape of the logits."""
+    """Return `softmax` or `log_softmax`, whichever ``what`` says."""
     cdef cnp.ndarray x = check_logits(logits)
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray work, last_work
@@ -51,7 +51,7 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
 
 
 cdef cnp.ndarray one_class(cnp.ndarray x, int axis):
-    """Return an array of the shape, dtype and layout of x without the axis, to be imitated."""
+    """Return an array with the shape, dtype and layout of one class of x; its values are unused."""
     if x.shape[axis]:
         return class_last(x, axis)[..., 0]
     return np.empty(shape_without(x, axis), x.dtype)
@@ -114,10 +114,10 @@ cdef tuple loss_and_derivatives(
     int what, logits, target, axis, options, reduction, scale, losses, grad, hess,
     n_threads
 ):
-    """Return the loss, its gradient and the diagonal of its Hessian, None for what is not wanted.
+    """Return the loss, its gradient and the diagonal of its Hessian.
 
-    ``losses``, ``grad`` and ``hess`` are the caller's arrays for them, or None; ``options`` come
-    from make_options.
+    Each is None unless ``what`` has its bit: LOSS, GRAD, VARIANCE. ``losses``, ``grad`` and
+    ``hess`` are the caller's arrays for them, or None. ``options`` come from make_options.
     """
     cdef cnp.ndarray x = check_logits(logits, "logits")
     cdef int along = check_axis(axis, x.ndim)
@@ -200,7 +200,7 @@ def softmax_vjp(probabilities, vectors, axis, out, n_threads):
     cdef cnp.ndarray v = check_logits(vectors, "v")
     cdef cnp.ndarray work, last_work
     cdef int along
-    if isinstance(vectors, (list, tuple)):  # Python numbers have no dtype of their own
+    if isinstance(vectors, (list, tuple)):  # of Python numbers, which have no dtype of NumPy
         v = cast(v, p.dtype)
     if v.dtype != p.dtype:
         raise TypeError(f"v must have the dtype of p, {p.dtype}; got {v.dtype}")

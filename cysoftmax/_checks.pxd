@@ -1,4 +1,4 @@
-# The checks that _calls.pyx goes through.
+# The checks that _calls.pyx calls.
 
 cimport numpy as cnp
 

@@ -1,12 +1,11 @@
 # cython: language_level=3
-"""Arguments: what is accepted, what is made of it, and what is said otherwise.
+"""Arguments: check them, convert them to what the core wants, or raise an error.
 
-Every error names the argument, what was expected and what came. The core gets arrays that
-are native, aligned and have the class axis last.
+Every error names the argument, what was expected and what was given. The core gets arrays in
+native byte order, aligned, and with the class axis last.
 
-This is Python that is compiled. What every call goes through is of functions in C, which ask
-arrays through NumPy's C interface: of an ndarray x, x.ndim and x.size cost nothing here, and
-x.shape is a pointer.
+This is compiled Python. The functions that every call needs are C functions that use NumPy's C
+interface: of an ndarray x, x.ndim and x.size cost nothing here, and x.shape is a pointer.
 """
 
 cimport cython
@@ -22,7 +21,7 @@ from cysoftmax._core import DefaultMode
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    # A new array like `prototype`; of its dtype if that is NULL.
+    # A new array with the shape and layout of `prototype`, and its dtype if `dtype` is NULL.
     cnp.ndarray PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype,
                                      int subok)
 
@@ -33,7 +32,7 @@ INDEX = (np.dtype(np.int32), np.dtype(np.int64))
 
 LARGEST = float(np.finfo(np.float64).max)
 
-# What the conversion to an array raises for sequences of unequal length, other devices, ...
+# The errors of a conversion to an array: of sequences of unequal length, arrays on a GPU, ...
 CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
 
 
@@ -77,7 +76,7 @@ def make_options(
 
 
 cdef bint is_half(cnp.dtype dtype) except -1:
-    """Whether a dtype is float16 or bfloat16 (of the package ml_dtypes)."""
+    """Return whether a dtype is float16 or bfloat16 (of the package ml_dtypes)."""
     return dtype.itemsize == 2 and (dtype.kind == c"f" or dtype.name == "bfloat16")
 
 
@@ -87,7 +86,7 @@ cdef cnp.dtype compute_dtype(cnp.dtype dtype):
 
 
 cdef cnp.dtype native_order(cnp.dtype dtype):
-    """Return a dtype in this machine's byte order."""
+    """Return a dtype with this machine's byte order in place of its own."""
     return dtype if cnp.PyDataType_ISNOTSWAPPED(dtype) else dtype.newbyteorder("=")
 
 
@@ -96,7 +95,7 @@ cdef tuple shape_of(cnp.ndarray x):
 
 
 cdef tuple shape_without(cnp.ndarray x, int axis):
-    """Return the shape of the rows."""
+    """Return the shape of x without the axis: the shape of the rows."""
     shape = shape_of(x)
     return shape[:axis] + shape[axis + 1 :]
 
@@ -109,19 +108,21 @@ cdef cnp.ndarray as_array(value, name):
 def convert(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no mask; got a masked array (see its method filled)")
+        raise TypeError(
+            f"{name} must have no mask; got a masked array (.filled() makes a plain array of it)"
+        )
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
     except CONVERSION_ERRORS as error:
-        # A subclass of these may want other arguments than a message.
+        # The class itself, since a subclass may not accept a message as its only argument.
         kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
         raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
 
 
 cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):
-    """Return ``array`` itself if the core can read it as ``dtype``, or else a copy."""
+    """Return ``array`` with ``dtype``, aligned; copy it only if it is not so already."""
     if not cnp.PyArray_ISALIGNED(array):
         return cast(array, dtype)
     if array.descr is dtype:
@@ -171,7 +172,7 @@ cdef int check_axis(axis, int ndim) except -1:
 
 
 cdef cnp.ndarray class_last(cnp.ndarray array, int axis):
-    """Return a view with the class axis last."""
+    """Return a view of ``array`` with its class axis last."""
     cdef int d
     if axis == array.ndim - 1:
         return array
@@ -179,7 +180,7 @@ cdef cnp.ndarray class_last(cnp.ndarray array, int axis):
 
 
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1:
-    """Check that an array the caller gave can take a result of that shape and dtype."""
+    """Raise an error unless ``out`` is a writeable array of that shape and dtype."""
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out must be an ndarray; got {type(out).__name__}")
     if native_order(out.dtype) != dtype:
@@ -192,7 +193,7 @@ cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1:
 
 
 def check_pair(out):
-    """Return the two arrays of a pair of outputs, or None twice; they are checked later."""
+    """Return the two arrays of a pair of outputs, or None twice. check_out checks each later."""
     if out is None:
         return None, None
     if not isinstance(out, tuple | list) or len(out) != 2 or any(a is None for a in out):
@@ -204,12 +205,12 @@ def check_pair(out):
         )
     grad, hess = out
     if cnp.PyArray_Check(grad) and cnp.PyArray_Check(hess) and overlap(grad, hess):
-        raise ValueError("out must be two arrays apart from each other; got overlapping ones")
+        raise ValueError("out must be two arrays that do not overlap; got overlapping ones")
     return grad, hess
 
 
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1:
-    """Whether two arrays have an element in common; True if that is hard to say."""
+    """Return whether two arrays share memory; True if that would take long to find out."""
     cdef char *a_begin
     cdef char *a_end
     cdef char *b_begin
@@ -225,7 +226,7 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1:
 
 
 cdef void find_bounds(cnp.ndarray array, char **begin, char **end) noexcept:
-    """Where an array begins and ends in memory."""
+    """Set ``begin`` and ``end`` to the first byte of an array, and to the one after its last."""
     cdef ptrdiff_t last
     cdef int d
     begin[0] = end[0] = cnp.PyArray_BYTES(array)
@@ -241,7 +242,7 @@ cdef void find_bounds(cnp.ndarray array, char **begin, char **end) noexcept:
 
 
 cdef bint same_memory(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two arrays are the same elements in the same places."""
+    """Return whether two arrays have the same address, shape and strides."""
     return a is b or (
         cnp.PyArray_BYTES(a) == cnp.PyArray_BYTES(b)
         and a.ndim == b.ndim
@@ -271,7 +272,8 @@ cdef int copy_overlapping_options(Options options, out) except -1:
 
 
 cdef cnp.ndarray workspace(cnp.ndarray like, out):
-    """Return the array to compute into: ``out``, if the core can write it, or a new one."""
+    """Return the array that the core writes: ``out`` if it can, or else a new one like ``like``.
+    """
     if out is not None:
         out = np.asarray(out)
         if out.dtype == like.dtype and cnp.PyArray_ISALIGNED(out):
@@ -304,7 +306,7 @@ cdef check_threads(n_threads):
 
 
 cdef check_number(value, name, low=None, high=None):
-    """Return a scalar option as a float, which is finite and within bounds if it has these."""
+    """Return a scalar option as a float. If bounds are given, raise an error outside of them."""
     if cnp.PyArray_Check(value) and value.ndim == 0:
         value = value[()]
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
@@ -320,7 +322,7 @@ cdef check_number(value, name, low=None, high=None):
 
 
 cdef check_temperature(value):
-    """Return the temperature, a finite number > 0."""
+    """Return the temperature as a float; raise an error unless it is finite and > 0."""
     temperature = check_number(value, "temperature", 0.0, LARGEST)
     if temperature == 0:
         raise ValueError(f"temperature must be greater than 0; got {value}")
@@ -328,10 +330,10 @@ cdef check_temperature(value):
 
 
 cdef as_numbers(value, name):
-    """Return an array of integers or floats, as it is."""
+    """Return ``value`` as an array; raise an error unless its dtype is integer or float."""
     array = as_array(value, name)
     if array.dtype.kind not in "iuf" and not is_half(array.dtype):
-        raise TypeError(f"{name} must be of integers or floats; got dtype {array.dtype}")
+        raise TypeError(f"{name} must have an integer or float dtype; got dtype {array.dtype}")
     return array
 
 
@@ -346,7 +348,7 @@ def broadcast_to(array, name, shape, whose):
 
 
 def check_weights(array, name):
-    """Raise an error unless all numbers are finite and >= 0."""
+    """Raise an error unless all entries of ``array`` are finite and >= 0."""
     with DefaultMode(), np.errstate(all="ignore"):
         good = not array.size or (array.min() >= 0 and array.max() < np.inf)
     if not good:
@@ -356,7 +358,7 @@ def check_weights(array, name):
 
 
 def check_class_weight(value, x, axis):
-    """Return the weights of the classes side by side, in the dtype of computation."""
+    """Return the weights of the classes as a contiguous array, in the dtype computed in."""
     array = as_numbers(value, "class_weight")
     if array.shape != (x.shape[axis],):
         raise ValueError(
@@ -381,8 +383,8 @@ cdef per_row(value, name, cnp.ndarray x, int axis):
 
 
 cdef check_scale(value, cnp.ndarray x, int axis):
-    """Return the factor of the gradient: a float, or a float64 array of one for each row."""
-    if type(value) is float:  # also an infinite one, or NaN
+    """Return the scale of the gradient: a float, or a float64 array with one for each row."""
+    if type(value) is float:  # infinity and NaN are accepted
         return value
     if isinstance(value, Real):
         return check_number(value, "scale")
@@ -393,7 +395,7 @@ cdef check_scale(value, cnp.ndarray x, int axis):
 
 
 def check_where(value, x, axis):
-    """Return the mask of what takes part, of the shape of x, with the class axis last."""
+    """Return the mask, broadcast to the shape of x, with the class axis last."""
     mask = as_array(value, "where")
     if mask.dtype != bool:
         raise TypeError(f"where must be bool; got dtype {mask.dtype}")
@@ -401,7 +403,7 @@ def check_where(value, x, axis):
 
 
 def check_ignore_index(value, labels):
-    """Return the label of ignored rows, or None if no label of that dtype can have it."""
+    """Return the label of ignored rows, or None if the dtype of the labels cannot hold it."""
     try:
         label = operator.index(value)
     except TypeError:
@@ -410,23 +412,23 @@ def check_ignore_index(value, labels):
         raise TypeError(f"ignore_index must be None or an integer; got {value!r}")
     if labels is None:
         raise ValueError(
-            f"ignore_index is for targets that are class indices (of a distribution, a row of "
-            f"zeros is ignored); got {value}"
+            f"ignore_index must be None unless target holds class indices (in a distribution, a "
+            f"row of zeros is ignored); got {value}"
         )
     limits = np.iinfo(labels.dtype)
     return label if limits.min <= label <= limits.max else None
 
 
 def check_sparse(matrix, x, axis):
-    """Return a CSR matrix as (data, classes, indptr), the classes of each row in order."""
+    """Return the arrays (data, classes, indptr) of a CSR matrix; classes rise in each row."""
     if getattr(matrix, "format", None) != "csr":
         raise TypeError(
-            f"target must be in CSR format if it is sparse (see its method .tocsr()); "
+            f"target must be in CSR format if it is sparse (its method .tocsr() converts it); "
             f"got {type(matrix).__name__}"
         )
     if x.ndim != 2 or axis != 1:
         raise ValueError(
-            f"target may be sparse for 2-D logits with axis=-1 only; "
+            f"target must not be sparse unless logits are 2-D and axis is the last; "
             f"got logits of shape {x.shape}, axis={axis}"
         )
     if matrix.shape != x.shape:
@@ -441,7 +443,10 @@ def check_sparse(matrix, x, axis):
         or np.any(indptr[1:] < indptr[:-1])
         or indptr[-1] > min(len(classes), len(data))
     ):
-        raise ValueError("target must have an indptr that rises from 0 to its number of entries")
+        raise ValueError(
+            f"target must have an indptr of {n_rows + 1} numbers, from 0 to its number of entries "
+            f"and never falling; got {np.array2string(indptr, threshold=8)}"
+        )
     data, classes = data[: indptr[-1]], classes[: indptr[-1]]
     if classes.size and not (classes.min() >= 0 and classes.max() < n_classes):
         at = np.argmax((classes < 0) | (classes >= n_classes))
@@ -452,7 +457,7 @@ def check_sparse(matrix, x, axis):
     classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
     rising = classes[1:] > classes[:-1]
     starts = indptr[(indptr > 0) & (indptr < len(classes))]
-    rising[starts - 1] = True  # from one row to the next
+    rising[starts - 1] = True  # between two rows, classes may fall
     if not rising.all():
         data, classes, indptr = sort_and_merge(data, classes, indptr)
     real = compute_dtype(x.dtype)
@@ -477,15 +482,15 @@ def sort_and_merge(data, classes, indptr):
 
 
 cdef check_target(value, cnp.ndarray x, int axis):
-    """Return the target with its class axis last, and whether it holds labels.
+    """Return the target with its class axis last, and whether it holds class indices.
 
-    Labels keep their integer dtype; a distribution keeps bool, integers and floats; of a
-    sparse one the arrays are returned.
+    Class indices keep their integer dtype, and a distribution keeps bool, integers and floats.
+    A sparse target is returned as a tuple of its arrays.
     """
     cdef cnp.ndarray target
     cdef cnp.dtype dtype
     if not cnp.PyArray_CheckExact(value) and hasattr(value, "tocsr"):
-        with DefaultMode():  # NumPy raises and clears flags
+        with DefaultMode():  # NumPy changes the floating-point flags; this restores them
             return check_sparse(value, x, axis), False
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise IndexError(f"target must lie in [0, {x.shape[axis]}); got {value}")
@@ -495,7 +500,7 @@ cdef check_target(value, cnp.ndarray x, int axis):
     dtype = target.descr
     if target.ndim == x.ndim - 1:
         if target.size == 0 and not cnp.PyArray_Check(value):
-            target = target.astype(np.intp)  # of a list, nothing is known
+            target = target.astype(np.intp)  # an empty list says nothing about its dtype
             dtype = target.descr
         if dtype.kind not in b"iu":
             raise TypeError(
@@ -518,7 +523,7 @@ cdef check_target(value, cnp.ndarray x, int axis):
 
 
 cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except -1:
-    """Check that the target has the shape of the logits, with or without the axis."""
+    """Raise an error unless target has the shape of the logits, with or without the axis."""
     cdef bint same
     if target.ndim == x.ndim:
         same = cnp.PyArray_CompareLists(target.shape, x.shape, x.ndim)
@@ -564,13 +569,13 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
 def raise_bad_label(target, n_classes, Options options):
     """Raise the IndexError for the first label outside [0, n_classes) that is not ignored."""
     bad = ()
-    if not isinstance(target, tuple):  # those of a sparse target were checked before
+    if not isinstance(target, tuple):  # check_sparse has checked the classes of a sparse one
         outside = (target < 0) | (target >= n_classes)
         if options is not None and options.ignore_index is not None:
             outside &= target != options.ignore_index
         bad = np.argwhere(outside)
     if len(bad) == 0:
-        raise IndexError(f"target must lie in [0, {n_classes}); it was changed while it was read")
+        raise IndexError(f"target must lie in [0, {n_classes}); it was changed during the call")
     where = tuple(int(i) for i in bad[0])
     value = int(target[where])
     at = f" at index {where}" if where else ""

@@ -20,9 +20,9 @@ cdef extern from *:
     #endif
 
     /* libgomp's threads do not survive a fork: a child's first parallel region would wait
-       for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). Before a fork
-       they are therefore given up; the next region starts new ones in about 0.1 ms. LLVM's
-       libomp has a handler of its own, which this one would deadlock. */
+       for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). They are
+       therefore ended before a fork; the next region starts new ones in about 0.1 ms. LLVM's
+       libomp has a handler of its own, and would deadlock with this one. */
     #if defined(_OPENMP) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
         __GNUC__ >= 9
     #include <dlfcn.h>
@@ -59,20 +59,20 @@ cdef extern from *:
 
 OPENMP = CYSOFTMAX_OPENMP    # the year and month of the specification, 0 without OpenMP
 COMPILER = CYSOFTMAX_COMPILER.decode()
-HANDLES_FORK = bool(cysoftmax_handle_fork())    # or there is nothing to handle
+HANDLES_FORK = bool(cysoftmax_handle_fork())    # also True if nothing must be handled
 
-# A thread is worth its start for about so many elements: 30 us of work, where handing it
-# over takes 2 to 5 while the threads still spin after the last call, and 50 to 100 if they
-# have gone to sleep.
+# The elements that make it worth while to use one thread more: about 30 us of work. To hand
+# work to a thread takes 2 to 5 us while it still spins after the last call, and 50 to 100 us
+# if it sleeps.
 cdef ptrdiff_t ELEMENTS_PER_THREAD = 65536
 
 
 def cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
-    """Return the CPUs that this process' cgroup may use, rounded up, or None for no limit.
+    """Return the CPUs that this process's cgroup may use, rounded up, or None for no limit.
 
-    libgomp counts the CPUs of the affinity mask only. The quota is in ``cpu.max`` (version
-    2) or ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1) of the process' group
-    or one above it; the smallest counts.
+    libgomp knows the affinity mask alone, not the quota of the cgroup. The quota is in
+    ``cpu.max`` (version 2), or in ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1),
+    of the group of the process and of each group above it; the smallest applies.
     """
     groups = {"": "/"}
     try:
@@ -120,7 +120,7 @@ cdef object quota = False    # not read yet
 
 
 cdef int default_threads() except -1:
-    """As many as OpenMP offers, within the affinity mask and the cgroup's quota."""
+    """Return the threads that OpenMP offers, limited by affinity mask and cgroup quota."""
     global quota
     if omp_in_parallel():
         return 1
@@ -139,11 +139,11 @@ def default_thread_count():
 
 
 cdef int thread_count(object n_threads, ptrdiff_t n_elements) except -1:
-    """The number of threads for so much work; ``n_threads`` is None or an upper bound."""
+    """Return the number of threads for that work; ``n_threads`` is an upper bound or None."""
     cdef ptrdiff_t worth = n_elements // ELEMENTS_PER_THREAD
     if worth <= 1 or CYSOFTMAX_OPENMP == 0:
         return 1
     if n_threads is None:
         return <int>min(worth, <ptrdiff_t>default_threads())
-    # More than the CPUs can be of use (to a test, for one), but not without end.
+    # More threads than CPUs can be useful, in a test for example, but there is a limit.
     return <int>min(worth, min(<ptrdiff_t>n_threads, <ptrdiff_t>max(64, 4 * omp_get_num_procs())))
