@@ -1,10 +1,10 @@
 """A multiclass objective for LightGBM, from `cysoftmax.cross_entropy_grad_hess`.
 
-LightGBM keeps its scores class-major: those of class 0 for all rows, then those of class 1, and
-so on. The objective reads them as they lie, through ``axis=0``, and hands back gradient and
-Hessian in the same layout. The script trains on real handwritten digits with this objective and
-with LightGBM's own, and exits with an error when the accuracy on unseen digits or the agreement of
-the two misses the constants below.
+LightGBM stores its scores class by class: those of class 0 for all rows, then those of class 1, and
+so on. With ``axis=0`` the objective reads this layout without a copy, and returns gradient and
+Hessian in the same layout. The script trains on real handwritten digits, with this objective and
+with LightGBM's own. It exits with an error if the accuracy on unseen digits is too low, or if the
+predictions of the two differ by more than the tolerance below.
 """
 
 import lightgbm
@@ -14,20 +14,21 @@ from sklearn.model_selection import train_test_split
 
 import cysoftmax
 
-SEED = 0  # of the split
+SEED = 0  # of the split into training and test digits
 N_CLASSES = 10
-# LightGBM's own objective takes this multiple of the diagonal p (1 - p); it is what J. H. Friedman,
-# "Greedy function approximation: a gradient boosting machine" (2001), algorithm 6, has in a leaf.
+# LightGBM's own objective multiplies the diagonal p (1 - p) by this factor, which comes from the
+# values of the leaves in J. H. Friedman, "Greedy function approximation: a gradient boosting
+# machine" (2001), algorithm 6.
 HESSIAN_FACTOR = N_CLASSES / (N_CLASSES - 1)
 N_ROUNDS = 40
 OPTIONS = {
     "num_class": N_CLASSES,
     "num_leaves": 15,
     "learning_rate": 0.2,
-    "boost_from_average": False,  # which LightGBM can do for its own objectives only
+    "boost_from_average": False,  # LightGBM has it for its own objectives only
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": 1,  # so little data has no work for more
+    "num_threads": 1,  # the data is too small for more
     "verbosity": -1,
 }
 MIN_TEST_ACCURACY = 0.95
@@ -35,11 +36,11 @@ TOLERANCE = 1e-6  # largest difference accepted in a probability: LightGBM store
 
 
 def multiclass(labels):
-    """Return the objective for rows with these labels: a function as LightGBM calls it."""
+    """Return the objective for rows with these labels, a function that LightGBM can call."""
     out = tuple(np.empty((N_CLASSES, len(labels))) for _ in ("grad", "hess"))  # for all rounds
 
     def objective(scores, data):
-        """Gradient and Hessian; scores have shape (n_rows, n_classes), in Fortran order."""
+        """Return gradient and Hessian; scores have shape (n_rows, n_classes), Fortran order."""
         grad, hess = cysoftmax.cross_entropy_grad_hess(
             scores.T, labels, axis=0, sample_weight=data.get_weight(), out=out
         )
@@ -50,13 +51,13 @@ def multiclass(labels):
 
 
 def fit(objective, pixels, labels, weight=None):
-    """Return a booster trained with an objective: a name or a function."""
+    """Return a booster trained with an objective, which is a name or a function."""
     data = lightgbm.Dataset(pixels, labels, weight=weight)
     return lightgbm.train(OPTIONS | {"objective": objective}, data, N_ROUNDS)
 
 
 def evaluate(name, booster, pixels, labels):
-    """Print accuracy and loss; return the former, and the probabilities."""
+    """Print accuracy and loss; return the accuracy and the probabilities."""
     scores = booster.predict(pixels, raw_score=True)
     stats = cysoftmax.row_stats(scores, labels)
     accuracy, loss = np.mean(stats.argmax == labels), stats.loss.mean()
@@ -65,7 +66,7 @@ def evaluate(name, booster, pixels, labels):
 
 
 def main():
-    """Train with both objectives, compare."""
+    """Train with both objectives and compare the predictions."""
     pixels, labels = load_digits(return_X_y=True)
     options = {"test_size": 0.25, "stratify": labels, "random_state": SEED}
     split = train_test_split(pixels, labels, **options)
@@ -76,7 +77,7 @@ def main():
     accuracy, ours = evaluate("cross_entropy_grad_hess", fit(multiclass(train[1]), *train), *test)
     difference = np.abs(ours - theirs).max()
     print(f"largest difference of a probability: {difference:.1e} (tolerance {TOLERANCE:.0e})")
-    if not difference <= TOLERANCE:  # nan is a difference too
+    if not difference <= TOLERANCE:  # true for NaN, too
         raise SystemExit("error: the predictions differ from those of LightGBM's objective")
     if accuracy < MIN_TEST_ACCURACY:
         raise SystemExit(f"error: test accuracy {accuracy:.4f} is below {MIN_TEST_ACCURACY}")

@@ -1,9 +1,9 @@
 """Softmax regression on real handwritten digits, trained with `cysoftmax` and L-BFGS.
 
-The model is ``logits = pixels @ weights + bias``, 64 pixels to 10 classes. The script trains it
-and shows its progress, checks the final loss and gradient against SciPy's, times one loss and
-gradient, and draws what was learned. It exits with an error when the accuracy on unseen digits or
-the agreement with SciPy misses the constants below.
+The model is ``logits = pixels @ weights + bias``, from 64 pixels to 10 classes. The script trains
+it, compares the final loss and gradient with those of SciPy and NumPy, times one loss and gradient,
+and draws the result. It exits with an error if the accuracy on unseen digits is too low, or if the
+results differ from those of SciPy or NumPy by more than the tolerance below.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure  # without pyplot: Agg draws the PNG, no display is needed
+from matplotlib.figure import Figure  # not pyplot, which may look for a display
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
@@ -19,21 +19,21 @@ from sklearn.model_selection import train_test_split
 
 import cysoftmax
 
-SEED = 0  # of the split
+SEED = 0  # of the split into training and test digits, and of the large example
 N_WEIGHTS, N_CLASSES = 64 * 10, 10
 L2 = 1e-3  # the objective is the mean cross-entropy (nats) + L2 / 2 * sum(weights**2)
 MIN_TEST_ACCURACY = 0.95
 TOLERANCE = 1e-15  # largest absolute difference accepted, in the loss or a gradient entry
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B4B4B4"  # apart for colour-blind readers too
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B4B4B4"  # distinct to colour-blind readers, too
 
 
 def logits_of(params, pixels):
-    """The logits, shape (n_rows, 10); the weights come first in ``params``, then the bias."""
+    """Return the logits, of shape (n_rows, 10); ``params`` are the weights, then the bias."""
     return pixels @ params[:N_WEIGHTS].reshape(-1, N_CLASSES) + params[N_WEIGHTS:]
 
 
 def objective(params, pixels, labels, loss_with_grad=cysoftmax.cross_entropy_with_grad):
-    """Penalised mean loss and its gradient in ``params``."""
+    """Return the mean loss plus the penalty, and its gradient with respect to ``params``."""
     loss, grad = loss_with_grad(logits_of(params, pixels), labels)
     weights = params[:N_WEIGHTS]
     loss += L2 / 2 * (weights @ weights)
@@ -41,16 +41,16 @@ def objective(params, pixels, labels, loss_with_grad=cysoftmax.cross_entropy_wit
 
 
 def evaluate(params, pixels, labels):
-    """Mean cross-entropy without the penalty, and the fraction of right answers."""
+    """Return the mean cross-entropy without the penalty, and the fraction of right answers."""
     logits = logits_of(params, pixels)
     return cysoftmax.cross_entropy(logits, labels), np.mean(logits.argmax(axis=1) == labels)
 
 
 def fit(train, test, every=10):
-    """Return the parameters, and the (train, test) loss after each iteration."""
+    """Return the trained parameters, and the (train, test) losses after each iteration."""
     history = []
 
-    def record(intermediate_result):  # SciPy passes its state to a parameter of this name
+    def record(intermediate_result):  # the name by which SciPy passes its present result
         loss, accuracy = evaluate(intermediate_result.x, *train)
         history.append((loss, evaluate(intermediate_result.x, *test)[0]))
         if len(history) % every == 1:
@@ -64,13 +64,16 @@ def fit(train, test, every=10):
 
 
 def scipy_formula(logits, labels):
-    """Mean cross-entropy and its gradient with `scipy.special`, for the check."""
+    """Return the mean cross-entropy and its gradient, computed with `scipy.special`."""
     loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return loss, (softmax(logits, axis=1) - np.eye(N_CLASSES)[labels]) / len(labels)
 
 
 def numpy_formula(logits, labels):
-    """The same by hand, faster: in place where possible and with a single exponential."""
+    """Return the mean cross-entropy and its gradient, computed with NumPy alone.
+
+    This is faster than `scipy_formula`: in place where possible, with one exp for each logit.
+    """
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)
     grad = np.exp(shifted)
@@ -82,20 +85,22 @@ def numpy_formula(logits, labels):
 
 
 def check(params, train):
-    """Hold the objective and its gradient against both formulas; exit if they differ."""
+    """Compare the objective and its gradient with both formulas; exit if they differ."""
     loss, grad = objective(params, *train)
     for name, formula in (("SciPy", scipy_formula), ("NumPy", numpy_formula)):
         other_loss, other_grad = objective(params, *train, formula)
         by_loss, by_grad = abs(loss - other_loss), np.abs(grad - other_grad).max()
         print(f"difference from {name}: loss {by_loss:.1e}, gradient {by_grad:.1e}", end=" ")
         print(f"(tolerance {TOLERANCE:.0e})")
-        if not (by_loss <= TOLERANCE and by_grad <= TOLERANCE):  # nan is a difference too
+        if not (by_loss <= TOLERANCE and by_grad <= TOLERANCE):  # true for NaN, too
             raise SystemExit(f"error: the loss or the gradient differs from {name}'s")
 
 
 def time_loss_and_grad(logits, labels, n_calls):
-    """Print the minimum time of one loss + gradient, here (into an array that is used again, as
-    in a training loop) and in NumPy, taking turns."""
+    """Print the shortest time of one loss + gradient, with cysoftmax and with NumPy's formula.
+
+    The two take turns. cysoftmax writes into an array that is used again, as in a training loop.
+    """
     grad = np.zeros_like(logits)
     best = {
         lambda: cysoftmax.cross_entropy_with_grad(logits, labels, out=grad): np.inf,
@@ -114,20 +119,20 @@ def time_loss_and_grad(logits, labels, n_calls):
 
 
 def draw_losses(figure, history):
-    """Train and test loss against the iteration."""
+    """Draw the train and test loss after each iteration."""
     ax = figure.subplots()
     ax.set_prop_cycle(color=(BLUE, ORANGE))
     ax.semilogy(range(1, len(history) + 1), history, label=("train", "test"))
     ax.set(xlabel="iteration", ylabel="cross-entropy (nats, log scale)")
     ax.set_yticks([], minor=True)
     ax.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
-    ax.legend(frameon=False, reverse=True)  # as the curves lie
+    ax.legend(frameon=False, reverse=True)  # in the order of the curves, from top to bottom
     ax.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Loss while training", weight="bold")
 
 
 def draw_templates(figure, params):
-    """The weights of each class as an image, all on one scale symmetric about zero."""
+    """Draw the weights of each class as an image, all on one scale symmetric about zero."""
     templates = params[:N_WEIGHTS].reshape(8, 8, N_CLASSES)
     limit = np.abs(templates).max()
     axes = figure.subplots(2, 5)
@@ -139,7 +144,7 @@ def draw_templates(figure, params):
 
 
 def draw_mistakes(figure, params, pixels, labels, count=6):
-    """The misclassified digits of largest loss, each above its ten probabilities."""
+    """Draw the misclassified digits of largest loss, each above its ten probabilities."""
     logits = logits_of(params, pixels)
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     losses = cysoftmax.cross_entropy(logits[wrong], labels[wrong], reduction="none")
@@ -158,7 +163,7 @@ def draw_mistakes(figure, params, pixels, labels, count=6):
 
 
 def draw(path, params, history, test):
-    """Write the picture."""
+    """Write the picture to a file."""
     figure = Figure(figsize=(14, 9), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
     top, bottom = figure.subfigures(2, 1)
@@ -171,7 +176,7 @@ def draw(path, params, history, test):
 
 
 def main(argv=None):
-    """Fit, check, time, draw."""
+    """Train the model, check it, time one loss and gradient, and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("out/digits.png"), help="the picture")
     path = parser.parse_args(argv).output
@@ -186,7 +191,7 @@ def main(argv=None):
         print(f"{name:5} loss {loss:.4f}, accuracy {accuracy:.4f} ({len(part[1])} digits)")
     check(params, train)
     time_loss_and_grad(logits_of(params, train[0]), train[1], n_calls=300)
-    rng = np.random.default_rng(SEED)  # and a size at which the arithmetic counts
+    rng = np.random.default_rng(SEED)  # logits large enough for the arithmetic to dominate
     large = rng.standard_normal((4096, 1000), dtype=np.float32)
     time_loss_and_grad(large, rng.integers(0, 1000, len(large)), n_calls=20)
     draw(path, params, history, test)
