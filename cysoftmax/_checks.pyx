@@ -101,7 +101,7 @@ cdef tuple shape_without(cnp.ndarray x, int axis):
 
 
 cdef cnp.ndarray as_array(value, name):
-    """Return ``value`` as an ndarray, and an ndarray itself without a Python call."""
+    """Return ``value`` as an ndarray; if it is one already, without a Python call."""
     return value if cnp.PyArray_CheckExact(value) else convert(value, name)
 
 
@@ -122,7 +122,7 @@ def convert(value, name):
 
 
 cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):
-    """Return ``array`` with ``dtype``, aligned; copy it only if it is not so already."""
+    """Return ``array`` as an aligned array of ``dtype``, copied only if it is not one already."""
     if not cnp.PyArray_ISALIGNED(array):
         return cast(array, dtype)
     if array.descr is dtype:
@@ -272,8 +272,7 @@ cdef int copy_overlapping_options(Options options, out) except -1:
 
 
 cdef cnp.ndarray workspace(cnp.ndarray like, out):
-    """Return the array that the core writes: ``out`` if it can, or else a new one like ``like``.
-    """
+    """Return the array for the core to write: ``out`` if possible, or a new one like ``like``."""
     if out is not None:
         out = np.asarray(out)
         if out.dtype == like.dtype and cnp.PyArray_ISALIGNED(out):
@@ -475,7 +474,7 @@ def sort_and_merge(data, classes, indptr):
     rows, classes = rows[order], classes[order]
     first = np.append(True, (rows[1:] != rows[:-1]) | (classes[1:] != classes[:-1]))
     sums = np.zeros(np.count_nonzero(first), data.dtype)
-    np.add.at(sums, np.cumsum(first) - 1, data[order])  # one by one; reduceat adds in pairs
+    np.add.at(sums, np.cumsum(first) - 1, data[order])  # one by one; reduceat adds pairs
     counts = np.bincount(rows[first], minlength=len(indptr) - 1)
     begins = np.concatenate(([0], np.cumsum(counts))).astype(indptr.dtype)
     return sums, classes[first], begins
