@@ -1,0 +1,73 @@
+"""The docstrings and the README promise the bounds of bounds.py, and no others."""
+
+import re
+from pathlib import Path
+
+import bounds
+import pytest
+
+import cysoftmax
+
+ROOT = Path(__file__).parents[1]
+SCALAR = "({0.scalar} with the instruction set ``scalar``)"
+
+# What each docstring says of accuracy, in its order.
+SAID = {
+    "softmax": [("at most {0.fused} ulp from the exact result " + SCALAR, bounds.SOFTMAX)],
+    "log_softmax": [("at most {0.fused} ulp, also where the result is close", bounds.LOG_SOFTMAX)],
+    "logsumexp": [("at most {0.fused} ulp of the larger of the result and", bounds.LOGSUMEXP)],
+    "cross_entropy": [("at most {0.fused} ulp of the dtype of the logits", bounds.LOSS)],
+    "cross_entropy_grad": [],
+    "cross_entropy_with_grad": [
+        (
+            "the entry for an index is at most {0.fused} ulp from the exact result,",
+            bounds.GRAD_AT_LABEL,
+        ),
+        ("those of the other classes {0.fused} ulp " + SCALAR, bounds.GRAD_OF_OTHERS),
+    ],
+    "cross_entropy_grad_hess": [
+        ("at most {0.fused} ulp from the exact result " + SCALAR, bounds.HESS)
+    ],
+    "row_stats": [
+        ("the probability of a label at most {0.fused} ulp " + SCALAR, bounds.LABEL_PROB),
+        ("the `target_prob` of a distribution, at most {0.fused} ulp", bounds.TARGET_PROB),
+    ],
+    "softmax_vjp": [("the error is at most {0.fused} ulp of ``p *", bounds.VJP)],
+}
+WITH_OPTIONS = [
+    ("the loss of a row is at most {0.fused} ulp from the exact result", bounds.LOSS_WITH_OPTIONS),
+    (
+        "of the gradient at most {0.fused} ulp of the largest of the three terms",
+        bounds.GRAD_WITH_OPTIONS,
+    ),
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(cysoftmax.__all__) - {"show_config"}))
+def test_a_docstring_says_the_bounds_of_the_table_and_no_others(name):
+    text = " ".join((getattr(cysoftmax, name).__doc__ or "").split())
+    said = list(SAID.get(name, []))
+    if "With all options" in text:
+        said += WITH_OPTIONS
+    for words, bound in said:
+        assert words.format(bound) in text
+    words = " ".join(words.format(bound) for words, bound in said)
+    numbers = r"(\d+(?:\.\d+)?) (?:ulp|units in the last place)"
+    assert sorted(re.findall(numbers, text)) == sorted(re.findall(numbers, words))
+    assert text.count("instruction set ``scalar``") == words.count("instruction set ``scalar``")
+
+
+def test_each_function_that_computes_has_its_bounds():
+    assert set(SAID) == {name for name in cysoftmax.__all__ if name.islower()} - {"show_config"}
+
+
+def test_the_readme_says_the_bounds_of_the_table():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    said = re.findall(
+        r"within (\d+) units in the last place of the exact result \((\d+) without fused "
+        r"multiply-add\) .*? losses within (\d+) \((\d+) with options\)",
+        text,
+    )
+    table = *bounds.SOFTMAX, bounds.LOSS.fused, bounds.LOSS_WITH_OPTIONS.fused
+    assert said == [tuple(map(str, table))]
+    assert len(re.findall(r"units in the last place|\bulp\b", text)) == 1
