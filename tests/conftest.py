@@ -1,8 +1,15 @@
-"""The fixture that runs a test once for each instruction set of this machine."""
+"""Fixtures: each instruction set of this machine; the floating-point unit's mode and flags."""
+
+import ctypes
+import ctypes.util
+import platform
+import sys
 
 import pytest
 
 from cysoftmax import _core
+
+pytest.register_assert_rewrite("calls", "cases")
 
 
 @pytest.fixture(params=_core.available_isas())
@@ -12,3 +19,46 @@ def isa(request):
     _core.use_isa(request.param)
     yield request.param
     _core.use_isa(previous)
+
+
+class Environment:
+    """Mode and flags of the floating-point unit of this thread, as C's <fenv.h> keeps them."""
+
+    # Where a fenv_t, seen as 32-bit words, has the mode and the flags; what flushes denormals
+    # to zero, on input and on output; what rounds upward; the inexact flag; all flags; all of
+    # the mode.
+    LAYOUTS = {  # noqa: RUF012
+        "x86_64": (7, 7, 0x8040, 0x4000, 0x20, 0x3F, 0xFFC0),
+        "aarch64": (0, 1, 1 << 24, 1 << 22, 0x10, 0x9F, 0xFFFFFFFF),
+    }
+
+    def __init__(self):
+        layout = self.LAYOUTS[platform.machine()]
+        self.mode_at, self.flags_at, self.flush, self.upward, *masks = layout
+        self.inexact, self.all_flags, self.all_mode = masks
+        self.libm = ctypes.CDLL(ctypes.util.find_library("m"))
+
+    def words(self):
+        words = (ctypes.c_uint32 * 16)()
+        self.libm.fegetenv(words)
+        return words
+
+    def get(self):
+        words = self.words()
+        return words[self.mode_at] & self.all_mode, words[self.flags_at] & self.all_flags
+
+    def set(self, mode, flags):
+        words = self.words()
+        words[self.flags_at] = words[self.flags_at] & ~self.all_flags | flags
+        words[self.mode_at] = words[self.mode_at] & ~self.all_mode | mode
+        self.libm.fesetenv(words)
+
+
+@pytest.fixture
+def environment():
+    if sys.platform != "linux" or platform.machine() not in Environment.LAYOUTS:
+        pytest.skip("the layout of fenv_t is not known here")
+    environment = Environment()
+    found = environment.get()
+    yield environment
+    environment.set(*found)

@@ -1,7 +1,7 @@
 """Calls whose memory is measured, and how much of it they may need: see test_memory.py.
 
 As a script, in a process into which count_malloc.c was preloaded, prints as JSON how many bytes
-each call had in use at most, beyond those before it. Works without what else lies here.
+each call had in use at most, beyond those before it. The functions are those of calls.py.
 """
 
 import ctypes
@@ -11,11 +11,13 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
+from calls import CALLS
 
 import cysoftmax
 from cysoftmax import _threads
 
-REDUCTIONS = ["mean", "sum", "none"]
+# A call of each function, by its name: of class indices, if of a target.
+FUNCTIONS = {call.function: call for call in CALLS if call.second in ("", "labels", "vector")}
 # name: shape of the array, its axis of classes, from class to class in memory (1: contiguous)
 LAYOUTS = {
     "rows": ((200, 5000), -1, 1),
@@ -32,7 +34,7 @@ class Case(NamedTuple):
     """A call: the function with its reduction, where its result goes, of which logits."""
 
     function: str
-    reduction: str
+    reduction: str | None
     result: str  # "in place", "out" or "new"
     layout: str
     dtype: str
@@ -70,13 +72,12 @@ class Case(NamedTuple):
     @property
     def result_bytes(self):
         """Of the arrays that the call has to make, since it is given none."""
-        number = self.n_rows * np.dtype(self.dtype).itemsize
-        if self.function == "row_stats":
-            return 5 * number + 8 * self.n_rows
-        if self.result != "new":
-            return number if self.function == "cross_entropy_with_grad" else 0
-        large = {"cross_entropy": 0, "logsumexp": 0, "cross_entropy_grad_hess": 2}
-        return large.get(self.function, 1) * self.logits_bytes + number
+        about, given = FUNCTIONS[self.function].about, self.result != "new"
+        whole = () if given else about.whole
+        rows = () if given and not about.whole else about.rows
+        itemsize = np.dtype(self.dtype).itemsize
+        numbers = sum(8 if name == "argmax" else itemsize for name in rows)
+        return len(whole) * self.logits_bytes + numbers * self.n_rows
 
     @property
     def shared(self):
@@ -116,16 +117,14 @@ def all_cases():
 
 def calls():
     """Yield functions, their reductions, and where they may be told to put their results."""
-    for function in ("softmax", "log_softmax", "softmax_vjp", "cross_entropy_grad_hess"):
-        for result in ("in place", "out", "new"):
-            yield function, "", result
-    yield "logsumexp", "", "out"
-    yield "row_stats", "", "new"
-    for reduction in REDUCTIONS:
-        yield "cross_entropy", reduction, "out" if reduction == "none" else "new"
-        for function in ("cross_entropy_grad", "cross_entropy_with_grad"):
-            for result in ("in place", "out", "new"):
-                yield function, reduction, result
+    for name, call in FUNCTIONS.items():
+        for reduction in call.reductions:
+            if call.about.whole:
+                places = ("in place", "out", "new")
+            else:
+                places = ("out",) if call.out and reduction in (None, "none") else ("new",)
+            for result in places:
+                yield name, reduction, result
 
 
 # ---------------------------------------------------------------- what the script does
@@ -142,27 +141,21 @@ def arrays(case):
 
 def prepared(case):
     """Return the call of a case as a function without arguments; all it is given exists then."""
-    x, y, axis = arrays(case)
-    keywords = {"axis": axis, "n_threads": case.n_threads}
-    if case.reduction:
-        keywords["reduction"] = case.reduction
+    call = FUNCTIONS[case.function]
+    x, labels, axis = arrays(case)
+    given = {"logits": x, "axis": axis, "n_threads": case.n_threads}
+    if call.second:
+        given["second"] = labels if call.second == "labels" else np.ones_like(x)
+    given |= call.keywords(case.reduction)
     if case.options:
-        keywords |= some_options(case, x)
-    args = (x, y)
-    if case.function == "softmax_vjp":
-        args = (x, np.ones_like(x))
-    elif "cross" not in case.function and case.function != "row_stats":
-        args = (x,)
+        given |= some_options(case, x)
     if case.result != "new":
-        like_rows = case.function in ("logsumexp", "cross_entropy")
-        out = np.zeros(case.n_rows, x.dtype) if like_rows else np.zeros_like(x)
+        like = x if call.about.whole else np.zeros(case.n_rows, x.dtype)
+        places = [np.zeros_like(like) for _ in call.out]
         if case.result == "in place":
-            out = x
-        if case.function == "cross_entropy_grad_hess":
-            out = (out, np.zeros_like(x))
-        keywords["out"] = out
-    function = getattr(cysoftmax, case.function)
-    return lambda: function(*args, **keywords)
+            places[0] = x
+        given["out"] = places if len(places) == 2 else places[0]
+    return lambda: call(given)
 
 
 def some_options(case, x):

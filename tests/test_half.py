@@ -5,20 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from cases import (
-    assert_same_bits,
-    every_other,
-    misaligned,
-    oddly_strided,
-    one_hot,
-    read_only,
-    some_labels,
-    some_logits,
-    some_masses,
-    some_options,
-    some_scale,
-)
-from scipy import sparse
+from calls import CALLS, inputs
+from cases import assert_same_bits, cast, dtype_of, some_logits, some_masses
 
 import cysoftmax
 
@@ -26,45 +14,23 @@ import cysoftmax
 @pytest.fixture(params=["float16", "bfloat16"])
 def half(request):
     """A dtype of 16 bits."""
-    if request.param == "bfloat16":
-        return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    return np.dtype(np.float16)
+    return dtype_of(request.param)
 
 
-def cast(array, dtype):
-    with np.errstate(all="ignore"):
-        return array.astype(dtype)
+# 0/1 matrices and sparse rows give the bits of labels and distributions: test_same_targets.py.
+SOME = [call for call in CALLS if call.second not in ("one-hot", "CSR")]
 
 
-def every_function(x, options=None, **more):
+def every_function(x, options=(), **more):
     """The results of every function for logits of two dimensions, by name."""
-    n_rows, n_classes = x.shape
-    labels, masses = some_labels(n_rows, n_classes), some_masses(x.shape)
-    options = options or {}
-    where = {name: options[name] for name in options.keys() & {"where"}}
-    shared = where | {name: options[name] for name in options.keys() & {"temperature"}}
-    made = {
-        "softmax": cysoftmax.softmax(x, **shared, **more),
-        "log_softmax": cysoftmax.log_softmax(x, **shared, **more),
-        "logsumexp": cysoftmax.logsumexp(x, **where, **more),
-        "vjp": cysoftmax.softmax_vjp(x, np.flip(x, 1), **more),
-    }
-    for name, target in ("labels", labels), ("masses", masses):
-        for reduction in "mean", "none":
-            loss, grad = cysoftmax.cross_entropy_with_grad(
-                x, target, reduction=reduction, scale=some_scale(x.shape), **options, **more
-            )
-            made[f"loss, {name}, {reduction}"] = loss
-            made[f"grad, {name}, {reduction}"] = grad
-        made[f"loss alone, {name}"] = cysoftmax.cross_entropy(
-            x, target, reduction="none", **options, **more
-        )
-        made[f"grad alone, {name}"] = cysoftmax.cross_entropy_grad(x, target, **options, **more)
-        weights = {k: options[k] for k in options.keys() & {"class_weight", "sample_weight"}}
-        pair = cysoftmax.cross_entropy_grad_hess(x, target, **weights, **more)
-        made |= {f"{part}, {name}": array for part, array in pair._asdict().items()}
-        stats = cysoftmax.row_stats(x, target, **shared, **more)
-        made |= {f"stats, {part}, {name}": array for part, array in stats._asdict().items()}
+    made = {}
+    for call in SOME:
+        given = inputs(call, x.shape, np.float32, options) | {"logits": x}
+        if call.second == "vector":
+            given["second"] = np.flip(x, 1)
+        for reduction in call.reductions[::2]:
+            got = call(given | call.keywords(reduction), **more)
+            made |= {f"{call.name}, {reduction}, {name}": part for name, part in got.items()}
     return made
 
 
@@ -76,11 +42,6 @@ def assert_rounded_once(got, want, half):
         else:
             assert exact.dtype == np.float32, name
             assert_same_bits(got[name], cast(exact, half), name)
-
-
-def assert_same(got, want):
-    for name in want:
-        assert_same_bits(got[name], want[name], name)
 
 
 # ---------------------------------------------------------------- one rounding
@@ -105,14 +66,8 @@ def test_results_are_those_of_float32_rounded_once_for_long_rows(spread, shape, 
 @pytest.mark.parametrize("shape", [(20, 3), (19, 10), (5, 33), (6, 130), (3, 1025)])
 def test_results_are_those_of_float32_with_all_options(shape, half, isa):
     x = cast(some_logits(shape), half)
-    options = some_options(shape)
-    want = every_function(x.astype(np.float32), options)
-    assert_rounded_once(every_function(x, options), want, half)
-    masses = sparse.csr_array(some_masses(shape))
-    want = cysoftmax.cross_entropy_with_grad(x.astype(np.float32), masses, **options)
-    got = cysoftmax.cross_entropy_with_grad(x, masses, **options)
-    assert got.loss == want.loss
-    assert_same_bits(got.grad, cast(want.grad, half))
+    want = every_function(x.astype(np.float32), "all")
+    assert_rounded_once(every_function(x, "all"), want, half)
 
 
 def test_large_batches_on_threads_are_those_of_float32(half):
@@ -124,44 +79,6 @@ def test_large_batches_on_threads_are_those_of_float32(half):
 
 
 # ---------------------------------------------------------------- memory
-
-
-LAYOUTS = {
-    "fortran": np.asfortranarray,
-    "every other": every_other,
-    "reversed": lambda a: np.flip(np.flip(a).copy()),
-    "misaligned": misaligned,
-    "oddly strided": oddly_strided,
-    "read-only": read_only,
-    "one row after another": lambda a: np.concatenate([a, a], axis=1)[:, : a.shape[1]],
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout_gives_the_same_bits(layout, half, isa):
-    for shape in (20, 3), (19, 10), (5, 33), (4, 131), (2, 1027):
-        x = cast(some_logits(shape), half)
-        laid_out = LAYOUTS[layout](x)
-        before = laid_out.copy()
-        assert_same(every_function(laid_out), every_function(x))
-        assert_same_bits(laid_out, before)
-
-
-def test_byte_swapped_float16_is_read(isa):
-    x = some_logits((20, 10)).astype(np.float16)
-    assert_same(every_function(x.astype(x.dtype.newbyteorder())), every_function(x))
-
-
-def test_any_axis_gives_the_same_bits(half, isa):
-    for shape in (20, 3), (19, 10), (5, 33), (4, 131), (2, 1027):
-        x, labels = cast(some_logits(shape), half), some_labels(shape[0], shape[1])
-        loss, grad = cysoftmax.cross_entropy_with_grad(x, labels, reduction="none")
-        for turned in x.T, x.T.copy():
-            got = cysoftmax.cross_entropy_with_grad(turned, labels, axis=0, reduction="none")
-            assert_same_bits(got.loss, loss)
-            assert_same_bits(got.grad.T, grad)
-            assert_same_bits(cysoftmax.softmax(turned, axis=0).T, cysoftmax.softmax(x))
-            assert_same_bits(cysoftmax.logsumexp(turned, axis=0), cysoftmax.logsumexp(x))
 
 
 def test_rows_of_odd_lengths_in_odd_places_are_read_and_written(half, isa):
@@ -176,58 +93,6 @@ def test_rows_of_odd_lengths_in_odd_places_are_read_and_written(half, isa):
         assert_same_bits(x.copy(), want)
         assert np.isnan(memory[:, 0]).all()
         assert np.isnan(memory[:, -2:]).all()
-
-
-@pytest.mark.parametrize("shape", [(20, 3), (19, 10), (18, 33), (4, 131), (2, 1027), (2, 70_000)])
-def test_in_place_or_not_gives_the_same_bits(shape, half, isa):
-    x, labels = cast(some_logits(shape), half), some_labels(shape[0], shape[1])
-    calls = {
-        "softmax": cysoftmax.softmax,
-        "log_softmax": cysoftmax.log_softmax,
-        "grad": lambda x, **out: cysoftmax.cross_entropy_grad(x, labels, **out),
-        "with_grad": lambda x, **out: cysoftmax.cross_entropy_with_grad(x, labels, **out).grad,
-        "vjp": lambda x, **out: cysoftmax.softmax_vjp(x, np.flip(x, 1).copy(), **out),
-    }
-    for name, call in calls.items():
-        want = call(x)
-        assert want.dtype == half
-        for out in x.copy(), np.asfortranarray(np.zeros_like(x)), every_other(x):
-            assert call(x, out=out) is out
-            assert_same_bits(out, want, name)
-        for given in x.copy(), np.asfortranarray(x), every_other(x):
-            call(given, out=given)
-            assert_same_bits(given, want, name)
-    out = np.zeros(shape[0], half)
-    cysoftmax.logsumexp(x, out=out)
-    assert_same_bits(out, cysoftmax.logsumexp(x))
-    pair = np.zeros_like(x), x.copy()
-    want = cysoftmax.cross_entropy_grad_hess(x, labels)
-    got = cysoftmax.cross_entropy_grad_hess(pair[1], labels, out=pair)
-    assert_same_bits(got.grad, want.grad)
-    assert_same_bits(got.hess, want.hess)
-
-
-def test_results_have_the_dtype_and_layout_of_the_logits(half):
-    x = np.asfortranarray(cast(some_logits((20, 5)), half))
-    for name, result in every_function(x).items():
-        if "mean" in name and "loss" in name:
-            assert type(result) is float, name
-        elif "argmax" in name:
-            assert result.dtype == np.intp, name
-        else:
-            assert result.dtype == half, name
-            assert result.ndim == 1 or result.flags.f_contiguous, name
-
-
-def test_a_row_alone_has_the_bits_it_has_in_a_batch(half, isa):
-    for shape in (20, 3), (19, 10), (18, 33), (4, 131):
-        x, labels = cast(some_logits(shape), half), some_labels(shape[0], shape[1])
-        loss, grad = cysoftmax.cross_entropy_with_grad(x, labels, reduction="none")
-        for i in range(0, shape[0], 3):
-            row = cysoftmax.cross_entropy_with_grad(x[i], labels[i], reduction="none")
-            assert_same_bits(row.loss, loss[i])
-            assert_same_bits(row.grad, grad[i])
-            assert_same_bits(cysoftmax.softmax(x[i]), cysoftmax.softmax(x)[i])
 
 
 @pytest.mark.parametrize("other", [np.float32, np.float64, np.int16, np.uint16])
@@ -333,26 +198,6 @@ def test_a_distribution_may_be_of_float16(isa):
     got = cysoftmax.cross_entropy_with_grad(x, masses.astype(np.float16))
     assert got.loss == want.loss
     assert_same_bits(got.grad, want.grad)
-
-
-def test_all_targets_give_the_same_bits(half, isa):
-    for shape in (20, 7), (18, 33), (4, 130):
-        x, labels = cast(some_logits(shape), half), some_labels(shape[0], shape[1])
-        options = some_options(shape)
-        matrix = one_hot(labels, shape[1], bool)
-        options["where"] |= matrix
-        want = cysoftmax.cross_entropy_with_grad(x, labels, **options)
-        for target in matrix, matrix.astype(np.float32), sparse.csr_array(matrix):
-            got = cysoftmax.cross_entropy_with_grad(x, target, **options)
-            assert got.loss == want.loss
-            assert_same_bits(got.grad, want.grad)
-
-
-def test_a_label_out_of_range_leaves_out_as_it_was(half):
-    x, out = np.zeros((20, 5), half), np.full((20, 5), 7, half)
-    with pytest.raises(IndexError, match=r"^target must lie in \[0, 5\); got 5 at index \(19,\)"):
-        cysoftmax.cross_entropy_grad(x, [0] * 19 + [5], out=out)
-    assert (out == 7).all()
 
 
 def test_no_rows_and_no_classes_are_accepted(half):

@@ -12,17 +12,11 @@ from cases import (
     REDUCTIONS,
     assert_same_bits,
     assert_same_results,
-    one_hot,
     results,
-    some_labels,
     some_logits,
-    some_masses,
-    some_options,
-    some_scale,
 )
 from scipy import sparse
 
-import cysoftmax
 from cysoftmax import cross_entropy, cross_entropy_with_grad
 
 KINDS = [sparse.csr_array, sparse.csr_matrix]
@@ -150,59 +144,6 @@ def test_a_matrix_without_any_entry_has_no_mean(isa):
 
 
 # ---------------------------------------------------------------- what the logits may be
-
-
-@pytest.mark.parametrize("dtype", REAL)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_sparse_and_dense_give_the_same_bits_on_any_number_of_threads(shape, dtype, isa):
-    x, options = some_logits(shape, dtype), some_options(shape)
-    dense = few_masses(shape)
-    options["where"] |= dense > 0
-    want = results(x, dense, scale=some_scale(shape), reduction="none", **options)
-    for n_threads in 1, 2, 7:
-        got = results(
-            x,
-            sparse.csr_array(dense),
-            scale=some_scale(shape),
-            reduction="none",
-            n_threads=n_threads,
-            **options,
-        )
-        assert_same_results(got, want, n_threads)
-
-
-@pytest.mark.parametrize("dtype", [*REAL, np.int32])
-def test_logits_may_lie_anyhow(dtype):
-    for shape in (20, 7), (5, 130):
-        x, dense = some_logits(shape).astype(dtype), few_masses(shape)
-        matrix = sparse.csr_array(dense)
-        want = results(x, dense)
-        for logits in np.asfortranarray(x), np.flip(np.flip(x).copy()), np.repeat(x, 2, 1)[:, ::2]:
-            assert_same_results(results(logits, matrix), want)
-        assert_same_results(results(x, matrix, axis=1), want)
-        if dtype is not np.int32:
-            out = x.copy()
-            cysoftmax.cross_entropy_grad(out, matrix, out=out)
-            assert_same_bits(out, want["grad"])
-
-
-@pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 64])
-def test_any_number_of_rows_will_do(n_rows, isa):
-    for n_classes in 3, 40:
-        x, labels = some_logits((n_rows, n_classes)), some_labels(n_rows, n_classes)
-        matrix = sparse.csr_array(one_hot(labels, n_classes))
-        assert_same_results(results(x, matrix), results(x, labels))
-
-
-def test_special_values_are_those_of_the_dense_target(isa):
-    for n_classes in 4, 40, 1100:
-        x = some_logits((20, n_classes))
-        x[:6, 0] = np.nan, np.inf, -np.inf, 1e300, -1e300, -0.0
-        x[7] = -np.inf
-        for column in 0, 1, n_classes - 1:
-            dense = one_hot(np.full(20, column), n_classes)
-            got = results(x, sparse.csr_array(dense), reduction="none")
-            assert_same_results(got, results(x, dense, reduction="none"))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -350,12 +291,6 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("scipy", "ml
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "[]\n"
-
-
-def test_masses_of_many_sizes_are_distributions_too(isa):
-    for shape in (20, 7), (5, 130):
-        x, dense = some_logits(shape), some_masses(shape) * np.random.default_rng(0).random(shape)
-        assert_same_results(results(x, sparse.csr_array(dense)), results(x, dense))
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.float32, np.float64])
