@@ -111,8 +111,9 @@ endef
 from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
-SANITIZED_TESTS := $(addprefix tests/test_,arrays.py targets.py bits.py errors.py options.py \
-  sparse.py half.py grad_hess.py row_stats.py streaming.py) -k "not memory_error"
+SANITIZED_TESTS := tests/options $(addprefix tests/test_,arrays.py arrays_after_errors.py bits.py \
+  errors.py grad_hess.py half.py overlap.py row_stats.py same_targets.py sparse.py \
+  streaming.py targets.py) -k "not memory_error and not scratch"
 
 .PHONY: test-debug
 test-debug: $(VENV)/.tools  ## Run the tests on a build that checks its indices

@@ -5,29 +5,23 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import LOSSES, assert_same_bits, one_hot, some_labels, some_logits, some_masses
+from calls import FUNCTIONS, OPTIONS
+from cases import LOSSES, assert_same_bits, one_hot, some_logits
 from scipy import sparse
 
 import cysoftmax
 
-GRADIENTS = [cysoftmax.cross_entropy_grad, cysoftmax.cross_entropy_with_grad]
-SOFTMAXES = [cysoftmax.softmax, cysoftmax.log_softmax]
-GRAD_HESS, ROW_STATS = cysoftmax.cross_entropy_grad_hess, cysoftmax.row_stats
 MASKED = np.ma.masked_array(np.ones(4), [False, True, False, False])
 
 # Which functions take an option. All tests call them with logits of shape (3, 4).
 TAKE = {
-    "class_weight": [*LOSSES, GRAD_HESS],
-    "sample_weight": [*LOSSES, GRAD_HESS],
-    "ignore_index": LOSSES,
-    "label_smoothing": LOSSES,
-    "z_loss": LOSSES,
-    "temperature": [*LOSSES, *SOFTMAXES, ROW_STATS],
-    "where": [*LOSSES, *SOFTMAXES, cysoftmax.logsumexp, ROW_STATS],
-    "scale": GRADIENTS,
+    option: [getattr(cysoftmax, name) for name, f in FUNCTIONS.items() if option in f.options]
+    for option in OPTIONS
 }
-ALL = {function for functions in TAKE.values() for function in functions}
-ALL = sorted(ALL | {cysoftmax.softmax_vjp}, key=lambda function: function.__name__)
+OF_LABELS = [getattr(cysoftmax, name) for name, f in FUNCTIONS.items() if "labels" in f.seconds]
+WITH_OUT = [  # of the shape of the logits
+    getattr(cysoftmax, name) for name, f in FUNCTIONS.items() if len(f.whole) == 1
+]
 
 NUMBERS = {
     "label_smoothing": [-0.1, -1e-300, 1.1, np.nextafter(1, 2), 2, np.inf, -np.inf, np.nan,
@@ -72,14 +66,12 @@ WRONG_KINDS = {
 def arguments_of(function):
     """Good arguments of the function, of its own."""
     x = some_logits((3, 4))
-    if function in LOSSES or function is GRAD_HESS:
-        return [x, np.array([1, 3, 0])]
-    return [x, np.array([1, 3, 0])] if function is ROW_STATS else [x]
+    return [x, np.array([1, 3, 0])] if function in OF_LABELS else [x]
 
 
 def outs_of(function):
     """What may be given as `out`, besides nothing: an array of its own, and the logits."""
-    if function in (*GRADIENTS, *SOFTMAXES):
+    if function in WITH_OUT:
         return [None, np.full((3, 4), 7.0), "the logits"]
     return [None]
 
@@ -199,30 +191,6 @@ def test_a_label_that_is_not_the_ignored_one_is_an_index_error(ignore_index, fun
 
 
 @pytest.mark.parametrize("function", LOSSES)
-def test_an_error_leaves_in_place_logits_as_they_were(function):
-    for n_rows, n_classes in (20, 4), (20, 40), (3, 70_000):
-        x, labels = some_logits((n_rows, n_classes)), np.zeros(n_rows, int)
-        labels[-1] = n_classes
-        before = x.copy()
-        out = {} if function is cysoftmax.cross_entropy else {"out": x}
-        with pytest.raises(IndexError, match=r"^target must lie"):
-            function(x, labels, ignore_index=-1, sample_weight=np.ones(n_rows), z_loss=0.1, **out)
-        assert_same_bits(x, before)
-
-
-@pytest.mark.parametrize("function", ALL)
-def test_options_that_a_function_does_not_take_are_a_type_error(function):
-    for name in TAKE:
-        if function in TAKE[name]:
-            continue
-        arguments = arguments_of(function)
-        if function is cysoftmax.softmax_vjp:
-            arguments *= 2
-        with pytest.raises(TypeError, match=name):
-            function(*arguments, **{name: None})
-
-
-@pytest.mark.parametrize("function", LOSSES)
 def test_options_are_checked_without_rows_too(function):
     x, labels = np.empty((0, 4)), np.empty(0, int)
     for name, value in {"class_weight": np.ones(3), "label_smoothing": 2, "z_loss": -1,
@@ -263,57 +231,4 @@ def test_the_ends_of_each_range_are_accepted():
     }
     for name, values in good.items():
         for value, function in product(values, TAKE[name]):
-            function(x, *[labels] * (function not in (*SOFTMAXES, cysoftmax.logsumexp)),
-                     **{name: value})  # fmt: skip
-
-
-def test_no_array_given_is_changed(isa):
-    for shape in (20, 4), (5, 40), (2, 1100):
-        rows = shape[0]
-        options = {
-            "class_weight": np.random.default_rng(0).random(shape[1]),
-            "sample_weight": np.random.default_rng(1).random(rows),
-            "where": np.random.default_rng(2).random(shape) < 0.8,
-        }
-        for target in some_labels(rows, shape[1]), some_masses(shape):
-            x = some_logits(shape)
-            for scale in np.random.default_rng(3).random(rows), 1.0:
-                arrays = [x, target, *options.values(), np.asarray(scale)]
-                before = [a.copy() for a in arrays]
-                for reduction in "mean", "none":
-                    cysoftmax.cross_entropy_with_grad(
-                        x, target, label_smoothing=0.1, z_loss=0.1, temperature=2, scale=scale,
-                        reduction=reduction, **options,
-                    )  # fmt: skip
-                cysoftmax.row_stats(x, target, where=options["where"])
-                for array, was in zip(arrays, before, strict=True):
-                    assert_same_bits(array, was)
-
-
-@pytest.mark.parametrize("n_classes", [4, 40])
-@pytest.mark.parametrize("name", ["class_weight", "sample_weight", "scale", "where"])
-def test_an_out_that_overlaps_an_option_gives_what_no_overlap_would(name, n_classes, isa):
-    n_rows = 45
-    rng = np.random.default_rng(0)
-    x, labels = some_logits((n_rows, n_classes)), some_labels(n_rows, n_classes)
-    whole = {"class_weight": (n_classes,), "sample_weight": (n_rows,), "scale": (n_rows,),
-             "where": (n_rows, n_classes)}[name]  # fmt: skip
-    value = rng.random(whole) if name != "where" else rng.random(whole) < 0.8
-    want = cysoftmax.cross_entropy_grad(x, labels, **{name: value})
-    for first in 0, 1, n_classes + 1:
-        memory = np.zeros(2 * n_rows * n_classes)
-        overlapping = memory[first:].view(value.dtype)[: value.size].reshape(whole)
-        overlapping[...] = value
-        out = memory[: x.size].reshape(x.shape)
-        cysoftmax.cross_entropy_grad(x, labels, out=out, **{name: overlapping})
-        assert_same_bits(out, want)
-    losses = cysoftmax.cross_entropy(x, labels, reduction="none", **(
-        {name: value} if name != "scale" else {}))  # fmt: skip
-    if name != "scale":
-        memory[:] = 0
-        overlapping = memory.view(value.dtype)[: value.size].reshape(whole)
-        overlapping[...] = value
-        got = cysoftmax.cross_entropy(
-            x, labels, reduction="none", out=memory[:n_rows], **{name: overlapping}
-        )
-        assert_same_bits(got, losses)
+            function(x, *[labels] * (function in OF_LABELS), **{name: value})
