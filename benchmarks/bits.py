@@ -3,6 +3,7 @@
 import numpy as np
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
+import cysoftmax
 from benchmarks import cases
 from benchmarks.accuracy import use
 from benchmarks.shapes import DTYPES
@@ -14,11 +15,12 @@ N_LOGITS = 400_000  # enough work for several threads
 
 def results(x, y, **options):
     """Return what the functions make of the rows of x, as arrays with the rows first."""
-    losses_and_gradient = cases.public("cross_entropy_with_grad")
-    yield from losses_and_gradient(x, y, reduction="none", **options)
-    for name in ("softmax", "log_softmax", "logsumexp"):
-        yield cases.public(name)(x, **options)
-    yield cases.public("softmax_vjp")(x, x, **options)
+    for name in cases.SCIPY:
+        if hasattr(cysoftmax, name):  # an older commit has fewer
+            reduced = {"reduction": "none"} if name in cases.REDUCED else {}
+            given = cases.arguments(name, x, y, x)
+            result = getattr(cysoftmax, name)(*given, **reduced, **options)
+            yield from result if isinstance(result, tuple) else (result,)
 
 
 def rows_that_differ(ours, others):

@@ -109,6 +109,7 @@ def scipy_row_stats(x, y, v, n):
     return lse, -logs[rows, y], entropy, x.argmax(axis=-1), p.max(axis=-1), p[rows, y]
 
 
+# Every function that computes, by its name: the one list from which all benchmarks have theirs.
 SCIPY = {
     "cross_entropy_with_grad": scipy_loss_and_gradient,
     "cross_entropy": scipy_loss,
@@ -125,22 +126,28 @@ SCIPY = {
 # ---------------------------------------------------------------- ours
 
 
+REDUCED = ("cross_entropy", "cross_entropy_grad", "cross_entropy_with_grad")
+OF_LOGITS = ("softmax", "log_softmax", "logsumexp")
+
+
+def arguments(name, x, y, v):
+    """Return what a function is given of logits, labels and vectors."""
+    if name in OF_LOGITS:
+        return (x,)
+    return (x, v) if name == "softmax_vjp" else (x, y)
+
+
 def prepared(name, problem):
     """Return a function without arguments that makes the call, into arrays already touched."""
-    function = partial(public(name), axis=problem.axis)
-    x, y = problem.logits, problem.labels
+    function, x = partial(public(name), axis=problem.axis), problem.logits
+    v = problem.vectors if name == "softmax_vjp" else None
+    call = partial(function, *arguments(name, x, problem.labels, v))
     if name in ("cross_entropy", "row_stats"):
-        return partial(function, x, y)
+        return call
     if name == "logsumexp":
-        return partial(function, x, out=np.zeros(problem.n_rows, x.dtype))
+        return partial(call, out=np.zeros(problem.n_rows, x.dtype))
     out = np.zeros_like(x)
-    if name == "softmax_vjp":
-        return partial(function, x, problem.vectors, out=out)
-    if name == "cross_entropy_grad_hess":
-        return partial(function, x, y, out=(out, np.zeros_like(x)))
-    if name in ("softmax", "log_softmax"):
-        return partial(function, x, out=out)
-    return partial(function, x, y, out=out)
+    return partial(call, out=(out, np.zeros_like(x)) if name.endswith("grad_hess") else out)
 
 
 def check(name, problem, result):
