@@ -112,7 +112,7 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
 SANITIZED_TESTS := tests/options $(addprefix tests/test_,arrays.py arrays_after_errors.py bits.py \
-  errors.py grad_hess.py half.py overlap.py row_stats.py same_targets.py sparse.py \
+  errors.py grad_hess.py half.py long_rows.py overlap.py row_stats.py same_targets.py sparse.py \
   streaming.py targets.py) -k "not memory_error and not scratch"
 
 .PHONY: test-debug
