@@ -8,10 +8,11 @@ import ctypes
 import itertools
 import json
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from calls import CALLS
+from calls import CALLS, inputs
 
 import cysoftmax
 from cysoftmax import _threads
@@ -27,7 +28,7 @@ LAYOUTS = {
     "every other class": ((60, 10_000), -1, 2),
     "one long row": ((1, 1_000_000), -1, 1),
 }
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
 
 
 class Case(NamedTuple):
@@ -100,7 +101,7 @@ class Case(NamedTuple):
         elif self.n_classes <= 192:
             rows = 34 * max(1, min(8, 32 * KIB // tile))
         threads = min(self.n_threads, self.n_rows)
-        return of_rows + threads * (rows * self.row_bytes + 32 * KIB)
+        return of_rows + threads * min(rows * self.row_bytes + 32 * KIB, MIB)
 
 
 def all_cases():
@@ -169,6 +170,45 @@ def some_options(case, x):
     }
 
 
+# Long rows by what they are: dtype, options, and whether their classes are strided.
+LONG = {
+    "contiguous": ("float32", (), False),
+    "float64": ("float64", (), False),
+    "strided": ("float32", (), True),
+    "masked": ("float32", ("where",), False),
+    "float16": ("float16", (), False),
+    "all options": ("float32", "all", False),
+    "float16, strided, all options": ("float16", "all", True),
+}
+LONG_SHAPE = 2, 1_000_000
+
+
+def long_calls():
+    """Yield calls of long rows: name, number of threads, and what prepares them."""
+    alone = "cross_entropy", "cross_entropy_grad"  # which are parts of what is both
+    some = [call for call in CALLS if call.second in ("", "labels") or call.function not in alone]
+    for call, (kind, about), n_threads in itertools.product(some, LONG.items(), (1, 2)):
+        dtype, options, strided = about
+        if not options or (call.takes and (options == "all" or set(options) <= set(call.takes))):
+            name = f"{call.name}, {kind}, {n_threads} thread{'s' * (n_threads > 1)}"
+            yield name, n_threads, partial(long_call, call, dtype, options, strided, n_threads)
+
+
+def long_call(call, dtype, options, strided, n_threads):
+    """Return a call of long rows as a function without arguments."""
+    given = inputs(call, LONG_SHAPE, dtype, options) | call.of_rows
+    if strided:
+        given["logits"] = np.repeat(given["logits"], 2, axis=1)[:, ::2]
+    if "class_weight" in given:  # of the dtype of computation
+        given["class_weight"] = given["class_weight"].astype(np.float32)
+    return lambda: call(given, n_threads=n_threads)
+
+
+def long_bound(n_threads):
+    """The bytes that a call of long rows may have in use beside its results."""
+    return n_threads * MIB + 16 * KIB  # the latter for numbers of rows and of blocks
+
+
 def copied():
     """Yield calls that must copy the logits, by name, and the bytes of the copy."""
     x = np.zeros((200, 5000), np.float32)
@@ -183,17 +223,18 @@ def main(counter):
     counter = ctypes.CDLL(counter)
     counter.end_count.restype = ctypes.c_ssize_t
 
-    def most_in_use(call):
+    def counted(call):
         counter.begin_count()
         result = call()
-        used = counter.end_count()
-        del result
-        return used
+        return counter.end_count(), result
 
     cysoftmax.softmax(np.zeros((1000, 1000)))  # starts the threads
-    counts = {case.name: most_in_use(prepared(case)) for case in all_cases()}
-    counts |= {name: most_in_use(call) for name, call, _ in copied()}
-    counts["a million bytes"] = most_in_use(lambda: np.empty(1_000_000, np.uint8).size)
+    counts = {case.name: counted(prepared(case))[0] for case in all_cases()}
+    counts |= {name: counted(call)[0] for name, call, _ in copied()}
+    counts["a million bytes"], _ = counted(lambda: np.empty(1_000_000, np.uint8).size)
+    for name, _, prepare in long_calls():
+        used, results = counted(prepare())
+        counts[name] = used - sum(result.nbytes for result in results.values())
     print(json.dumps(counts))
 
 

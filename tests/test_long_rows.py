@@ -4,13 +4,20 @@ Rows of 300,000 classes that differ: test_bits.py. How much memory a long row ma
 test_memory.py.
 """
 
+import json
+import subprocess
+import sys
+
+import bounds
 import numpy as np
 import pytest
+import reference
 from calls import BY_NAME, LARGE, over_calls, room_for
 from cases import assert_same_bits, assert_same_results, dtype_of
 from scipy import sparse
 
 import cysoftmax
+from cysoftmax import _core
 
 N_CLASSES = 2**22 + 11
 
@@ -136,3 +143,48 @@ def test_a_bad_label_of_more_than_two_to_the_31_classes_is_found(bad, n_threads)
     x = np.zeros(n, np.float32)
     with pytest.raises(IndexError, match=rf"^target must lie in \[0, {n}\); got {bad}$"):
         cysoftmax.cross_entropy(x, bad, n_threads=n_threads)
+
+
+IN_SIX_GIBIBYTES = """
+import json, resource, sys
+import numpy as np, cysoftmax
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30,) * 2)
+n, dtype, masked = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "masked"
+x = np.broadcast_to(np.array(0.25, dtype), (1, n))
+where = np.broadcast_to(np.True_, (1, n)) if masked else None
+label = np.array([n - 1])
+stats = cysoftmax.row_stats(x, label, where=where)._asdict()
+stats["logsumexp alone"] = cysoftmax.logsumexp(x, where=where)
+stats["loss alone"] = cysoftmax.cross_entropy(x, label, where=where, reduction="none")
+print(json.dumps({name: (float(a[0]), a.dtype.name) for name, a in stats.items()}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", ["masked", "whole"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_a_row_of_more_than_two_to_the_31_classes_needs_no_copy_of_it(dtype, masked):
+    n = 2**31 + 11
+    done = subprocess.run(
+        [sys.executable, "-c", IN_SIX_GIBIBYTES, str(n), dtype, masked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    entropy, share = np.log(np.longdouble(n)), 1 / np.longdouble(n)
+    isa = _core.active_isa()
+    for name, exact, bound in (
+        ("logsumexp", 0.25 + entropy, bounds.LOGSUMEXP),
+        ("logsumexp alone", 0.25 + entropy, bounds.LOGSUMEXP),
+        ("loss", entropy, bounds.LOSS),
+        ("loss alone", entropy, bounds.LOSS),
+        ("entropy", entropy, bounds.ENTROPY),
+        ("max_prob", share, bounds.MAX_PROB),
+        ("target_prob", share, bounds.LABEL_PROB),
+    ):
+        value, result = got[name]
+        limit = 0.51 if result == "float16" else bound.on(isa)  # which is rounded once
+        assert reference.error_in_ulp(value, exact, result) <= limit, name
+    assert got["argmax"] == [0, "int64"]

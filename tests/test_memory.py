@@ -1,7 +1,8 @@
-"""Memory: beyond inputs and results a call needs a few rows for each thread, a number for each row.
+"""Memory: a few rows for each thread, at most a mebibyte, and a number for each row.
 
-Every malloc of a process is counted, NumPy's, the core's and that of all threads: in a process of
-its own, into which a counter is preloaded. The same bytes every time, whatever the machine does.
+That is all that a call needs beyond inputs and results. Every malloc of a process is counted,
+NumPy's, the core's and that of all threads: in a process of its own, into which a counter is
+preloaded. The same bytes every time, whatever the machine does.
 """
 
 import json
@@ -15,16 +16,15 @@ from pathlib import Path
 import calls
 import memory_of_calls
 import pytest
-from memory_of_calls import LAYOUTS, all_cases, copied
+from memory_of_calls import LAYOUTS, all_cases, copied, long_bound, long_calls
 
 from cysoftmax import _threads
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 CASES = {case.name: case for case in all_cases()}
-# One row is all of the logits: a thread that has it to itself has to keep its exps.
-SMALL = {name: case for name, case in CASES.items() if case.n_rows > 1 or case.shared}
-IN_PLACE = [name for name, case in SMALL.items() if case.result == "in place"]
+IN_PLACE = [name for name, case in CASES.items() if case.result == "in place"]
+LONG_CALLS = {name: n_threads for name, n_threads, _ in long_calls()}
 
 pytestmark = [
     pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="counts the malloc of glibc"),
@@ -77,6 +77,11 @@ def test_a_long_row_that_threads_share_out_needs_no_row_of_scratch(most_in_use, 
     assert most_in_use[name] - case.result_bytes < case.row_bytes / 50
 
 
+@pytest.mark.parametrize("name", LONG_CALLS)
+def test_beyond_results_a_thread_needs_a_mebibyte_however_long_rows_are(most_in_use, name):
+    assert most_in_use[name] <= long_bound(LONG_CALLS[name])
+
+
 # ---------------------------------------------------------------- what must be noticed
 
 
@@ -89,7 +94,7 @@ def test_a_copy_of_the_logits_is_counted(most_in_use, name, size):
     assert size <= most_in_use[name] < 1.1 * size
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", CASES)
 def test_a_copy_of_the_logits_would_not_fit_into_the_bound(name):
     case = CASES[name]
     assert case.bound - case.result_bytes < case.logits_bytes
