@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.py
-C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c benchmarks/*.c)
-C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Werror -Isrc
-# Of what tests/test_kernels.c computes, on every instruction set with fused multiply-add.
+C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c tests/kernels/*.[ch] benchmarks/*.c)
+C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Wmissing-prototypes -Werror -Isrc
+# Of what tests/kernels computes, on every instruction set with fused multiply-add.
 BITS := 14c020693a1fe0ec
 # What a variant of the build starts from: the sources, without what was built in place.
 VARIANT_FILES := setup.py pyproject.toml README.md LICENSE MANIFEST.in cysoftmax src
@@ -85,7 +85,7 @@ test-c: build/test_kernels  ## Test the kernels from C, without Python
 
 build/test_kernels: $(C_FILES)
 	mkdir -p build
-	$(CC) $(C_FLAGS) tests/test_kernels.c src/*.c -lm -o $@
+	$(CC) $(C_FLAGS) tests/kernels/*.c src/*.c -lm -o $@
 
 .PHONY: test-aarch64
 test-aarch64:  ## Test the NEON kernels under qemu-user, against the bits of this machine
@@ -93,7 +93,7 @@ test-aarch64:  ## Test the NEON kernels under qemu-user, against the bits of thi
 	  "needs aarch64-linux-gnu-gcc and qemu-aarch64 (Debian: gcc-aarch64-linux-gnu" \
 	  "libc6-dev-arm64-cross qemu-user)"; exit 1; }
 	mkdir -p build
-	aarch64-linux-gnu-gcc $(C_FLAGS) -static tests/test_kernels.c src/*.c -lm \
+	aarch64-linux-gnu-gcc $(C_FLAGS) -static tests/kernels/*.c src/*.c -lm \
 	  -o build/test_kernels_aarch64
 	qemu-aarch64 build/test_kernels_aarch64 --expect $(BITS)
 

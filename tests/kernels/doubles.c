@@ -1,0 +1,96 @@
+// The functions on doubles: logarithms, quotients and the sum of sixteen.
+
+#include "harness.h"
+#include "tests.h"
+
+void log_total_is_within_one_ulp(const subject *s) {
+    int i = 0;
+    for (ptrdiff_t n = 1; i < 8000; n = n % 23 + 1) {
+        double worst = 0, coarse[24], rest[24], log[24];
+        for (ptrdiff_t k = 0; k < n; k++) {
+            rest[k] = any_rest(i++);
+            coarse[k] = 1 + (i % 3 == 0 && rest[k] < 1e15 ? i % 200 : 0);
+        }
+        log[n] = -42;
+        s->isa->doubles->log_total(coarse, rest, n, log);
+        for (ptrdiff_t k = 0; k < n; k++) {
+            const double exact_rest = (coarse[k] - 1) + rest[k]; // its rounding is the sum's
+            worst = max(worst, ulps(s->t, log[k], log1pl(exact_rest)));
+        }
+        WITHIN("log of total", worst, 1, n);
+        CHECK(log[n] == -42, n);
+        s->isa->doubles->log_total(coarse, rest, n, rest); // in place
+        CHECK(memcmp(rest, log, (size_t)n * sizeof *log) == 0, n);
+    }
+}
+
+void log_total_of_one_is_zero_and_of_nan_nan(const subject *s) {
+    for (ptrdiff_t n = 1; n <= 20; n++) {
+        double one[20], rest[20], log[20];
+        int ok = 1;
+        for (ptrdiff_t k = 0; k < n; k++) {
+            one[k] = 1;
+            rest[k] = k % 2 ? NAN : 0;
+        }
+        s->isa->doubles->log_total(one, rest, n, log);
+        for (ptrdiff_t k = 0; k < n; k++) ok &= k % 2 ? isnan(log[k]) : same_bits(log[k], 0);
+        CHECK(ok, n);
+    }
+}
+
+// |weight - (hi + lo) (coarse + fine)| / |weight|, the large products exactly.
+static double quotient_error(double weight, double coarse, double fine, double hi, double lo) {
+    double p = hi * coarse, q = hi * fine;
+    long double left = (long double)(weight - p) - q;
+    left -= fma(hi, coarse, -p);
+    left -= fma(hi, fine, -q);
+    left -= (long double)lo * coarse + (long double)lo * fine;
+    return (double)fabsl(left / weight);
+}
+
+void divide_has_twice_the_digits_with_fma(const subject *s) {
+    double weight[24], coarse[24], fine[24], hi[24], lo[24];
+    int i = 0;
+    for (ptrdiff_t n = 1; i < 4000; n = n % 23 + 1) {
+        double worst = 0;
+        for (ptrdiff_t k = 0; k < n; k++) any_total(i++, &weight[k], &coarse[k], &fine[k]);
+        hi[n] = lo[n] = -42;
+        s->isa->doubles->divide(weight, coarse, fine, n, hi, lo);
+        for (ptrdiff_t k = 0; k < n; k++)
+            worst = max(worst, quotient_error(weight[k], coarse[k], fine[k], hi[k], lo[k]));
+        WITHIN("divide (relative)", worst, s->fused ? 1e-28 : 0x1p-51, n);
+        CHECK(hi[n] == -42 && lo[n] == -42, n);
+    }
+}
+
+void divide_of_zero_is_zero(const subject *s) {
+    double weight[20] = {0}, coarse[20], fine[20], hi[20], lo[20];
+    for (int k = 0; k < 20; k++) coarse[k] = 1 + k, fine[k] = 1e-9;
+    s->isa->doubles->divide(weight, coarse, fine, 20, hi, lo);
+    for (int k = 0; k < 20; k++) CHECK(hi[k] == 0 && lo[k] == 0, k);
+}
+
+// Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
+void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
+    for (int apart = 0; apart <= 90; apart++) {
+        double numbers[TILE], tree[TILE], hi, lo;
+        long double sum = 0;
+        for (int k = 0; k < TILE; k++) {
+            numbers[k] = ldexp(k % 3 == 2 ? -1 : 1, (7 * k + apart) % 16 * apart / 16);
+            tree[k] = numbers[k];
+        }
+        for (int half = TILE / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++) tree[k] += tree[k + half];
+        s->isa->doubles->add_up(numbers, &hi, &lo);
+        for (int k = 0; k < TILE; k++) sum += numbers[k] - (k == 0 ? (long double)hi : 0);
+        CHECK(hi == tree[0], apart);
+        // 91 bits apart at most: long double has 64, so compare where that is enough.
+        if (apart <= 56) CHECK((long double)lo == sum, apart);
+    }
+    double odd[TILE] = {1, INFINITY}, hi, lo;
+    s->isa->doubles->add_up(odd, &hi, &lo);
+    CHECK(hi == INFINITY, 0);
+    odd[5] = NAN;
+    s->isa->doubles->add_up(odd, &hi, &lo);
+    CHECK(isnan(hi), 0);
+}
