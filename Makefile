@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.py
 C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c tests/kernels/*.[ch] benchmarks/*.c)
-C_FLAGS := -std=c11 -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Wmissing-prototypes -Werror -Isrc
-# Of what tests/kernels computes, on every instruction set with fused multiply-add.
-BITS := 14c020693a1fe0ec
+C_FLAGS := $(shell grep -v '^\#' src/flags.txt) -Isrc \
+  -Wall -Wextra -Wpedantic -Wmissing-prototypes -Werror
+# The hash of what tests/kernels computes.
+BITS := $(shell sed -n 's/^kernels //p' tests/bits.txt)
 # What a variant of the build starts from: the sources, without what was built in place.
 VARIANT_FILES := setup.py pyproject.toml README.md LICENSE MANIFEST.in cysoftmax src
 
@@ -79,11 +80,9 @@ test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, t
 .PHONY: test-c
 test-c: build/test_kernels  ## Test the kernels from C, without Python
 	build/test_kernels --expect $(BITS)
-	@[ "$$(uname -m)" != x86_64 ] || for isa in avx2 avx512; do for real in f32 f64; do \
-	  [ $$($(CC) $(C_FLAGS) -S -o - src/kernels_$${isa}_$$real.c | grep -c prefetch) -ge 8 ] \
-	  || { echo "the compiler leaves out the prefetches of $$isa, $$real"; exit 1; }; done; done
+	[ "$$(uname -m)" != x86_64 ] || tests/check_prefetch.sh $(CC) $(C_FLAGS)
 
-build/test_kernels: $(C_FILES)
+build/test_kernels: $(C_FILES) src/flags.txt
 	mkdir -p build
 	$(CC) $(C_FLAGS) tests/kernels/*.c src/*.c -lm -o $@
 

@@ -14,11 +14,7 @@ from setuptools.command.build_ext import build_ext
 DEBUG = os.environ.get("CYSOFTMAX_DEBUG", "") not in ("", "0")
 
 UNIX_FLAGS = [
-    "-std=c11",
-    "-O3",
-    # Every rounding is written down: fused only where the source says v_fma.
-    "-ffp-contract=off",
-    "-fvisibility=hidden",
+    line for line in Path("src/flags.txt").read_text().splitlines() if not line.startswith("#")
 ]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
 # The second of "unix" is for Apple's clang, which brings no OpenMP of its own.
