@@ -9,15 +9,7 @@ import os
 
 cdef extern from *:
     """
-    #ifdef _OPENMP
-    #include <omp.h>
-    #define CYSOFTMAX_OPENMP _OPENMP
-    #else
-    #define CYSOFTMAX_OPENMP 0
-    #define omp_get_max_threads() 1
-    #define omp_get_num_procs() 1
-    #define omp_in_parallel() 0
-    #endif
+    #include "openmp.h"
 
     /* libgomp's threads do not survive a fork: a child's first parallel region would wait
        for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). They are
@@ -48,12 +40,7 @@ cdef extern from *:
     #define CYSOFTMAX_COMPILER "unknown"
     #endif
     """
-    enum:
-        CYSOFTMAX_OPENMP
     const char *CYSOFTMAX_COMPILER
-    int omp_get_max_threads() noexcept nogil
-    int omp_get_num_procs() noexcept nogil
-    bint omp_in_parallel() noexcept nogil
     bint cysoftmax_handle_fork() noexcept nogil
 
 
