@@ -608,4 +608,4 @@ def exp_of(cnp.ndarray x, double maximum=0.0):
         job.kernels.exp_sum(cnp.PyArray_BYTES(x) + k * CHUNK * job.itemsize,
                             chunk_size(job.n_classes, k), maximum, NULL, NULL,
                             cnp.PyArray_BYTES(exps) + k * CHUNK * job.itemsize, &sums.hi, &sums.lo)
-    return exps.astype(np.float64) / job.kernels.unit
+    return exps.astype(np.float64) / job.kernels.exp_unit

@@ -1,4 +1,4 @@
-# src/kernels.h and src/fpmode.h for Cython. What each kernel does is said there.
+# src/kernels.h and src/fpmode.h for Cython; they say what each function does.
 
 from libc.stdint cimport uint16_t
 
@@ -20,7 +20,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct Kernels "cysoftmax_kernels":
         ptrdiff_t itemsize
-        double unit
+        double exp_unit
         ptrdiff_t tile_classes, tile_classes_read
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil
         void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
@@ -28,9 +28,9 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
                       double base_weight, const void *a, double weight, void *out) noexcept nogil
         void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
-                       Carry *line) noexcept nogil
-        void (*stream_copy)(const void *row, ptrdiff_t n, void *out, Carry *line) noexcept nogil
-        void (*store_carry)(Carry *line) noexcept nogil
+                       Carry *carry) noexcept nogil
+        void (*stream_copy)(const void *row, ptrdiff_t n, void *out, Carry *carry) noexcept nogil
+        void (*store_carry)(Carry *carry) noexcept nogil
         void (*subtract)(void *out, double a, double weight) noexcept nogil
         void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse,
                          double fine, double weight, void *out) noexcept nogil
@@ -38,7 +38,7 @@ cdef extern from "kernels.h" nogil:
                     double log_total, void *out) noexcept nogil
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi,
-                       double *lo) noexcept nogil
+                         double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
@@ -46,9 +46,9 @@ cdef extern from "kernels.h" nogil:
         void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                       double *lo) noexcept nogil
         void (*minus_rest)(void *const *e, const double *coarse, const double *fine,
-                        int n) noexcept nogil
-        void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double half,
-                              double extra, double coarse, double fine) noexcept nogil
+                           int n) noexcept nogil
+        void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double rest_from,
+                                 double surplus, double coarse, double fine) noexcept nogil
         ptrdiff_t (*index_of)(const void *x, ptrdiff_t n, double value) noexcept nogil
         void (*select)(const unsigned char *where, const void *x, ptrdiff_t n, double fill,
                        void *out) noexcept nogil
@@ -57,9 +57,9 @@ cdef extern from "kernels.h" nogil:
         double (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
-                             Carry *line) noexcept nogil
+                             Carry *carry) noexcept nogil
         void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
-                            Carry *line) noexcept nogil
+                            Carry *carry) noexcept nogil
         void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
                           double *largest) noexcept nogil
         void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
@@ -69,19 +69,20 @@ cdef extern from "kernels.h" nogil:
         void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
                             const double *hi, const double *lo, void *x, ptrdiff_t stride,
                             void *edges, bint precede, bint follow) noexcept nogil
-        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift, const double *inv_temperature,
-                             NextTiles *next, double *coarse, double *fine) noexcept nogil
+        void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift,
+                             const double *inv_temperature, NextTiles *next, double *coarse,
+                             double *fine) noexcept nogil
         void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
         void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
-                             const char *wanted, const double *coarse,
-                             const double *fine) noexcept nogil
+                                const char *wanted, const double *coarse,
+                                const double *fine) noexcept nogil
         void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
                            const double *lo) noexcept nogil
         void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                               const double *coarse, const double *fine, const double *weight,
                               void *out) noexcept nogil
-        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift, const double *inv_temperature,
-                         const double *log_total) noexcept nogil
+        void (*tile_log)(void *tile, ptrdiff_t n, const double *shift,
+                         const double *inv_temperature, const double *log_total) noexcept nogil
 
     ctypedef struct Doubles "cysoftmax_doubles":
         void (*log_total)(const double *coarse, const double *fine, ptrdiff_t n,

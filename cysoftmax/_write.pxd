@@ -185,7 +185,7 @@ cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
 cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nogil:
     """Store logsumexp, entropy (34), argmax, max_prob, loss and target_prob of row r."""
     cdef double *stats = <double *>row_at(job, &job.stats, b.first + r)
-    cdef double total = b.coarse[r] + b.fine[r], unit = job.kernels.unit
+    cdef double total = b.coarse[r] + b.fine[r], unit = job.kernels.exp_unit
     if b.skipped[r]:
         stats[0], stats[1], stats[2], stats[3], stats[4], stats[5] = -INFINITY, 0, -1, 0, 0, 0
         return

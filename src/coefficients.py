@@ -2,8 +2,8 @@
 
 Run ``python src/coefficients.py`` to print the header, ``python src/coefficients.py
 --write`` to replace it. The polynomials are near-minimax fits in 60-digit arithmetic
-(mpmath); each coefficient is then rounded to the dtype, lowest power first, and the
-rest is fitted again, so that the printed error is the one of the rounded polynomial.
+(mpmath). Each coefficient is rounded to the dtype, lowest power first, and those of the higher
+powers are fitted again. The printed error is that of the rounded polynomial.
 """
 
 import sys
@@ -34,8 +34,9 @@ def truncate_to_grid(value, bits_after_point):
 def fit(f, weight, low, high, powers, fixed):
     """Fit ``sum c_k x**powers[k]`` to ``f - sum(fixed)`` by weighted least squares.
 
-    At many Chebyshev points this comes within a factor of two of the minimax fit.
-    ``fixed`` holds (power, coefficient) pairs that stay as they are.
+    The points are 120 Chebyshev nodes of [low, high]; the largest error is within a factor of two
+    of the minimax fit. ``fixed`` holds the (power, coefficient) pairs that are already chosen.
+    Returns the coefficients c_k.
     """
     middle, half = (low + high) / 2, (high - low) / 2
     nodes = [middle - half * mp.cos(mp.pi * (k + mpf(1) / 2) / 120) for k in range(120)]
@@ -49,9 +50,9 @@ def fit(f, weight, low, high, powers, fixed):
 
 
 def fit_rounded(f, weight, low, high, powers, bits):
-    """Fit, round the lowest coefficient, fit the others again, and so on.
+    """Fit ``f``, with each coefficient rounded to ``bits`` before those after it are fitted again.
 
-    Returns the rounded coefficients and log2 of their largest weighted error.
+    Returns the rounded coefficients and log2 of the largest weighted error of their polynomial.
     """
     fixed = []
     for k in range(len(powers)):
@@ -78,19 +79,21 @@ def log_tail(z):
 
 
 def hexadecimal(value, bits):
-    """Write ``value`` as a C hexadecimal constant of float (24 bits) or double (53)."""
+    """Return ``value`` as a C hexadecimal constant of float (24 bits) or double (53)."""
     assert round_to(value, bits) == value
     return float(value).hex() + ("f" if bits == 24 else "")
 
 
 def define(name, value, bits, comment=""):
+    """Return a line that defines ``name``."""
     return f"#define {name} {hexadecimal(value, bits)}{'  // ' + comment if comment else ''}\n"
 
 
 def exp_section(bits, degree, ln2_bits, reach):
-    """Print the constants of exp for one dtype: reduction and polynomial."""
-    # From log(3/4) to log(3/2): below, where exp(r) - 1 is less than -1/4, it would be rounded to
-    # larger units. The last bit of n may be wrong at a tie, hence 1.0001.
+    """Return the constants of exp for one dtype: reduction and polynomial."""
+    # r lies between log(3/4) and log(3/2). For a smaller r, exp(r) - 1 < -1/4 would be rounded to a
+    # larger unit. n may be off by one where its argument is half way between two integers; then r is
+    # slightly outside: 1.0001.
     low, high = mp.log(mpf(3) / 4) * mpf("1.0001"), mp.log(mpf(3) / 2) * mpf("1.0001")
     powers = list(range(degree - 1))
     coefficients, error = fit_rounded(
@@ -100,7 +103,7 @@ def exp_section(bits, degree, ln2_bits, reach):
     lines = [
         f"// exp(r) = 1 + r + r^2 (E0 + E1 r + ...), {mp.nstr(low, 6)} <= r <= {mp.nstr(high, 6)}:"
         f" relative error 2^{mp.nstr(error, 4)}.\n",
-        define("EXP_MIDDLE", round_to(middle, 10), bits, "of these r"),
+        define("EXP_MIDDLE", round_to(middle, 10), bits, "the middle of this interval"),
         define("LOG2_E", round_to(1 / LN2, bits), bits),
         define("LN2_HIGH", ln2_high, bits, f"a multiple of 2^-{ln2_bits}: n * LN2_HIGH is exact"),
         define("LN2_LOW", round_to(LN2 - ln2_high, bits), bits),
@@ -108,7 +111,7 @@ def exp_section(bits, degree, ln2_bits, reach):
             "EXP_REACH",
             round_to(reach * LN2, bits),
             bits,
-            f"{reach} log(2): so far below the maximum 2^n leaves the exponents of a real",
+            f"{reach} log(2): for x - shift up to minus this, 2^(n + EXP_SCALE) is 0",
         ),
         f"#define EXP_TERMS {len(coefficients)}\n",
         "#define EXP_COEFFICIENTS {",
@@ -119,9 +122,9 @@ def exp_section(bits, degree, ln2_bits, reach):
 
 
 def log_section():
-    """Print the constants of log1p, which is computed in double for both dtypes."""
+    """Return the constants of log1p, which is computed in double for both dtypes."""
     edge = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mpf("1.0001")
-    # The error of log(1+f) relative to itself: z times the fit, over 2.
+    # The weight z / 2 makes the error relative to log((1 + s)/(1 - s)), about 2 s.
     coefficients, error = fit_rounded(log_tail, lambda z: z / 2, mpf(0), edge, list(range(7)), 53)
     high = truncate_to_grid(LN2, 41)
     lines = [

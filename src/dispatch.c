@@ -1,5 +1,5 @@
-// Which instruction sets are compiled in, and which of them this machine can run. To add
-// one: its vec_*.h, two kernels_*.c, and a row in the table.
+// The instruction sets that are compiled in, and whether this machine can run each of them. A new
+// one needs its vec_*.h, two kernels_*.c, and a row in the table.
 
 #include "kernels.h"
 
@@ -28,7 +28,7 @@ DECLARE(avx512)
 #if defined(__GNUC__)
 // These ask CPUID and, by XGETBV, whether the operating system saves the registers.
 static int has_avx2(void) {
-    unsigned a, b, c = 0, d; // clang's builtin does not know F16C
+    unsigned a, b, c = 0, d; // F16C by CPUID: clang's builtin does not know it
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
@@ -37,7 +37,8 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
 }
 #else
-// Leaf 7's EBX has all of `features`, and XCR0 has all of `state`.
+// Whether EBX of CPUID leaf 7 has all bits of `features`, and XCR0 (the registers that the
+// operating system saves) all bits of `state`.
 static int has(unsigned features, unsigned state) {
     int leaf[4];
     __cpuid(leaf, 1);

@@ -1,6 +1,7 @@
-// The floating-point mode and flags of the calling thread: default mode on entry (nearest,
-// no flush to zero, nothing trapped), and what was found, flags included, on exit. Also
-// makes the streamed stores of this thread visible to others.
+// The floating-point mode of the calling thread. cysoftmax_fp_enter sets the default mode (round to
+// nearest, denormals kept, no traps) and returns the mode and the exception flags that it found;
+// cysoftmax_fp_leave restores both. It also fences: other threads see this thread's streamed
+// stores.
 
 #ifndef CYSOFTMAX_FPMODE_H
 #define CYSOFTMAX_FPMODE_H

@@ -1,14 +1,21 @@
 // The table of kernels: what the Cython core may ask of an instruction set.
 //
-// A kernel knows contiguous reals. It allocates nothing, raises nothing, calls nothing
-// and keeps no state; each definition is in rows.inc, lanes.inc or doubles.inc.
+// A kernel knows contiguous reals. It allocates nothing, raises no error and keeps no state. The
+// definitions are in rows.inc, lanes.inc and doubles.inc.
 //
-// exp is always exp(x - shift), and comes multiplied by 2^EXP_SCALE, so that no exp of
-// interest is a denormal before it has been divided by the sum. A sum is a pair: `coarse`
-// (a multiple of a fixed unit, summed without error) plus `fine` (what was left over).
+// Numbers in parentheses, as (21), are equations of docs/derivation.md. Shapes: (n,) is n reals
+// side by side, (16,) one double for each of 16 rows unless another type is given. A tile (n, 16)
+// holds the n classes of 16 rows class by class: tile[c * 16 + row].
 //
-// `inv_temperature` is 1 / temperature as a sum of two doubles, by which x - shift is multiplied
-// wherever an exp or a logarithm is made of it; NULL stands for 1.
+//   x             logits
+//   shift         the largest logit of the row, m in (17)
+//   e             exps: exp((x - shift) / temperature). Where they are stored they have a further
+//                 factor 2^EXP_SCALE, which the formulas below leave out: so no exp that can matter
+//                 is a denormal before it is divided by the sum
+//   coarse, fine  the sum of the exps is coarse + fine (24): coarse is a multiple of a fixed unit,
+//                 summed without error; fine is the sum of what rounding to that unit leaves
+//   hi, lo        one number as the unevaluated sum hi + lo
+//   inv_temperature  (2,) doubles whose sum is 1 / temperature; NULL if the temperature is 1
 
 #ifndef CYSOFTMAX_KERNELS_H
 #define CYSOFTMAX_KERNELS_H
@@ -26,133 +33,156 @@
 #define CYSOFTMAX_ARM 1
 #endif
 
-// exp_sum takes at most so many classes at a time: then `coarse` is exact in float32.
+// The most classes that exp_sum, sum, diff_sum and dot take at a time: up to here `coarse` is exact
+// in float32.
 #define CYSOFTMAX_CHUNK 1024
-// Rows in a tile, which holds their logits class by class: tile[c * 16 + row].
+// Rows in a tile.
 #define CYSOFTMAX_TILE 16
-// tiles_load and tiles_store take at most so many of them.
+// The most tiles that tiles_load and tiles_store take at a time.
 #define CYSOFTMAX_TILES 8
 
-// The beginning of a vec of which the rest is in the next row: it waits for that, so that whole
-// vecs are streamed, and with AVX-512 whole lines of the cache. A part of one would have to be
-// fetched from memory first, and what is streamed next would wait for it.
+// The unfinished vec at the end of a streamed row (of 16-bit numbers, the unfinished cache line).
+// It waits for the beginning of the next row, so that only whole vecs are streamed, with AVX-512
+// whole cache lines. A plain store to a part of a line would first have to read the line from
+// memory, and the streamed stores after it would wait for that: write combining needs whole lines.
 typedef struct {
     char bytes[64];
-    void *place; // where they belong
-    ptrdiff_t n; // so many bytes; 0: none
+    void *place; // where the bytes belong
+    ptrdiff_t n; // the number of bytes, 0 if nothing is unfinished
 } cysoftmax_carry;
 
-// What is to be seen to while exps of a tile are computed. If `tiles` is NULL, 16 reals at
-// x + c * stride are fetched for each class c. Otherwise as many tiles as are being worked on are
-// copied, as tiles_load does it, with their maxima: a vec of them for each vec of exps, and the
-// next tile goes on where this one stops.
+// What tile_exp_sum loads while it computes exps (double buffering).
+//
+// If `tiles` is NULL, it prefetches for each class c the 16 reals at x + c * stride. Otherwise it
+// copies the next tiles and takes their maxima, as tiles_load does: one vec of logits for each vec
+// of exps. While the exps of t tiles are computed, t tiles are copied; each call goes on where the
+// one before it stopped.
 typedef struct {
-    const void *x;    // the first class; of a copy, the one that it has come to
+    const void *x;    // the first class; of a copy, the class that it has reached
     ptrdiff_t stride; // reals from one class to the next
-    void *tiles;      // that class in the first tile
+    void *tiles;      // where that class belongs in the first of the tiles
     ptrdiff_t pitch;  // reals from one tile to the next
-    ptrdiff_t width;  // reals of a class, 16 for each tile
-    ptrdiff_t at;     // so many of them have been copied already
-    void *largest;    // as many reals: what is larger in x takes their place
+    ptrdiff_t width;  // reals in a class, 16 for each tile
+    ptrdiff_t at;     // the number of them that are copied already
+    void *largest;    // (width,): the largest logit so far of each row
 } cysoftmax_next_tiles;
 
-// `real` stands for the dtype of the table, float or double.
+// `real` is the dtype of the table, float or double; a pointer to void points to reals.
 typedef struct {
-    ptrdiff_t itemsize;
-    double unit; // 2^EXP_SCALE
-    /* Up to so many contiguous classes go faster sixteen rows at a time; and if only read. */
+    ptrdiff_t itemsize; // bytes in a real
+    double exp_unit;    // 2^EXP_SCALE
+    /* The largest number of contiguous classes for which tiles are faster than rows: if exps are
+       stored as outputs, and if they are only summed. */
     ptrdiff_t tile_classes, tile_classes_read;
-    /* The largest x[i] that is not NaN; -inf if there is none. */
+
+    /* ---- One row. All arrays are (n,) unless a shape is given. ---- */
+
+    /* Return the largest x[i] that is not NaN; -inf if there is none. */
     double (*max)(const void *x, ptrdiff_t n);
-    /* coarse + fine = sum of exp(x - shift), n <= CYSOFTMAX_CHUNK; each exp goes to e, unless
-       that is NULL. Meanwhile the n reals at `next` are fetched, unless that is NULL. */
+    /* coarse + fine = sum of exp((x - shift) / temperature), (23) to (27) and (32); n is at most
+       CYSOFTMAX_CHUNK. Each exp is stored to e, unless e is NULL. `next` is prefetched meanwhile,
+       unless it is NULL. */
     void (*exp_sum)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
                     const void *next, void *e, double *coarse, double *fine);
-    /* out = e (hi + lo) - base base_weight - a weight, where e is from exp_sum. base may be NULL
-       for ones, and a NULL for zeros. */
+    /* out = e (hi + lo) - base base_weight - a weight: a gradient (30) for hi + lo = b / total.
+       A base of NULL is all ones, an a of NULL all zeros. */
     void (*scale)(const void *e, ptrdiff_t n, double hi, double lo, const void *base,
                   double base_weight, const void *a, double weight, void *out);
-    /* The same with nothing to subtract, and a copy; both past the caches. The end of a row may
-       stay in `line`. */
+    /* out = e (hi + lo), and out = row, with streamed stores. The end of a row may stay in `carry`
+       until the next call or store_carry. */
     void (*stream)(const void *e, ptrdiff_t n, double hi, double lo, void *out,
-                   cysoftmax_carry *line);
-    void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_carry *line);
-    /* Store what is in `line`. */
-    void (*store_carry)(cysoftmax_carry *line);
-    /* *out -= a weight, as scale does it for a class with a != 0 */
+                   cysoftmax_carry *carry);
+    void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_carry *carry);
+    void (*store_carry)(cysoftmax_carry *carry);
+    /* *out -= a weight for one real, with the rounding of `scale` for a class with a != 0. */
     void (*subtract)(void *out, double a, double weight);
-    /* out = weight p (1 - p), p = e (hi + lo) for hi + lo = 1 / (coarse + fine) */
+    /* out = weight p (1 - p) (33) for p = e (hi + lo) and hi + lo = 1 / (coarse + fine) */
     void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse, double fine,
                      double weight, void *out);
-    /* out = (x - shift) - log_total */
+    /* out = (x - shift) / temperature - log_total (18) */
     void (*log)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
                 double log_total, void *out);
-    /* hi + lo = sum of a, n <= CYSOFTMAX_CHUNK */
+    /* hi + lo = sum of a, in twice the digits of a real; n is at most CYSOFTMAX_CHUNK. */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
-    /* hi + lo = sum of x - shift, n <= CYSOFTMAX_CHUNK, none of the terms positive */
+    /* hi + lo = sum of x - shift for x <= shift; n is at most CYSOFTMAX_CHUNK. */
     void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi, double *lo);
-    /* hi + lo = sum of a (x - shift), n <= CYSOFTMAX_CHUNK; with `skip_zeros`, x counts for
-       nothing where a is 0, even if it is -inf */
+    /* hi + lo = sum of a (x - shift), the second sum of (19), in twice the digits of a real; n is
+       at most CYSOFTMAX_CHUNK. With `skip_zeros` the term of a class with a = 0 is 0 whatever its x
+       is, -inf and NaN included. */
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
                 double *lo);
-    /* out = p (v - hi - lo) */
+    /* out = p (v - hi - lo) (15), where hi + lo is the dot product of p and v */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out);
-    /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 gathered logits: what dot has for a row of
-       this term alone. Where a[i] is 0, so is the term, whatever x[i] is. */
+    /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 rows, x[i] the logit of one class of row
+       i; a, shift, hi, lo: (n,) doubles. Each has the bits that dot gives for this term alone, with
+       skip_zeros. */
     void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                   double *lo);
-    /* The exp at e[i] becomes minus the sum of the others of its row, n times, so that scale makes
-       p - 1 of it without a cancellation. Nothing is done where e[i] is NULL. */
+    /* *e[i] = -(the sum of the other exps of row i), so that `scale` makes p - 1 of it without a
+       cancellation (21). e: (n,) pointers, of which a NULL is skipped; coarse, fine: (n,) doubles.
+     */
     void (*minus_rest)(void *const *e, const double *coarse, const double *fine, int n);
-    /* The same for each class that has at least half of mass + extra in the distribution a, whose
-       sum is mass; a[c] becomes a[c] - mass - extra. */
-    void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double half, double extra,
-                             double coarse, double fine);
-    /* The first i with x[i] == value, or n if there is none. */
+    /* For a row whose target is a distribution a with the sum `mass`: each class with
+       a[c] >= rest_from gets e[c] = -(the sum of the other exps), and a[c] -= mass + surplus, which
+       leaves the first bracket of (31), negated. */
+    void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double rest_from,
+                             double surplus, double coarse, double fine);
+    /* Return the first i with x[i] == value, or n if there is none. */
     ptrdiff_t (*index_of)(const void *x, ptrdiff_t n, double value);
-    /* out = where ? x : fill */
+    /* out = where ? x : fill; where: (n,) bytes, true if not 0 */
     void (*select)(const unsigned char *where, const void *x, ptrdiff_t n, double fill, void *out);
-    /* out = value; past the caches if `stream` */
+    /* out = value; with streamed stores if `stream` */
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out);
-    /* Between reals and numbers of 16 bits, IEEE's or bfloat16; float32 only. widen returns what
-       max would of them. */
-    double (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
-    void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
-    /* What stream_copy is for reals. */
-    void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_carry *line);
-    /* What stream is for reals; IEEE's only. */
-    void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
-                        cysoftmax_carry *line);
 
-    /* The same for 16 rows at once. rows[i] is the first class of row i and the next class
-       is `stride` reals on; all 16 must be readable, the first n_rows are written. `largest` is
-       what max says of each; what is stored is first scaled, unless hi is NULL. */
+    /* ---- Numbers of 16 bits: bfloat16 if `bfloat`, else IEEE's binary16. NULL in float64. ---- */
+
+    /* out = x, exactly; return what `max` returns for out. */
+    double (*widen)(const uint16_t *x, ptrdiff_t n, int bfloat, void *out);
+    /* out = x, rounded to nearest, ties to even */
+    void (*narrow)(const void *x, ptrdiff_t n, int bfloat, uint16_t *out);
+    /* out = row, and out = e (hi + lo) rounded to binary16, with streamed stores; `carry` as in
+       `stream`. */
+    void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out, cysoftmax_carry *carry);
+    void (*stream_half)(const void *e, ptrdiff_t n, double hi, double lo, uint16_t *out,
+                        cysoftmax_carry *carry);
+
+    /* ---- Sixteen rows. shift, coarse, fine, hi, lo, log_total, weight, largest: (16,). ---- */
+
+    /* tile (n, 16) = class c of row r, which is at rows[r] + c * stride; largest[r] is what `max`
+       returns for row r. All 16 rows must be readable. */
     void (*tile_load)(const void *const *rows, ptrdiff_t stride, ptrdiff_t n, void *tile,
                       double *largest);
+    /* The converse for the first n_rows rows. What is stored is tile (hi + lo), or the tile as it
+       is if hi is NULL. */
     void (*tile_store)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                        void *const *rows, ptrdiff_t stride, int n_rows);
-    /* The same for n_tiles of 16 rows, all of which lie side by side from x on: class c of row r
-       at x[c * stride + r]. A tile begins `pitch` reals after the one before it. */
+    /* Load n_tiles tiles of rows that lie side by side: class c of row r is x[c * stride + r], for
+       r < 16 n_tiles. Tile t is at tiles + t * pitch; largest: (16 n_tiles,). */
     void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
                        ptrdiff_t pitch, double *largest);
-    /* Past the caches, unless `edges` is NULL. The end of each class waits there, in 64 bytes, if
-       the tiles beside these `follow`, and is taken from there if those before them `precede`. */
+    /* The converse; hi, lo: (16 n_tiles,), or NULL. With streamed stores unless `edges` is NULL.
+       edges: 64 bytes for each class, in which the unfinished vec at its end waits. If the next
+       call is for the rows that follow these side by side, `follow` is true here and `precede`
+       there. */
     void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
                         const double *hi, const double *lo, void *x, ptrdiff_t stride, void *edges,
                         int precede, int follow);
-    /* Meanwhile `next` is seen to, unless that is NULL. */
+    /* What exp_sum does for each row, in place; with its bits. `next` is loaded meanwhile, unless
+       it is NULL. */
     void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift,
                          const double *inv_temperature, cysoftmax_next_tiles *next, double *coarse,
                          double *fine);
-    /* x[r] = class y[r] of row r */
+    /* x[r] = class y[r] of row r; y, x: (16,) */
     void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x);
-    /* What `minus_rest` does, for class y[r] of each row r, which was gathered; nothing where
-       `wanted` is 0. */
+    /* What minus_rest does, for class y[r] of each row r with wanted[r] != 0. gathered: (16,), the
+       exps of these classes; y, wanted: (16,). */
     void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
                             const char *wanted, const double *coarse, const double *fine);
+    /* tile = tile (hi + lo) */
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
+    /* What variance and log do for each row; out: (n, 16). */
     void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                           const double *coarse, const double *fine, const double *weight,
                           void *out);
@@ -160,14 +190,14 @@ typedef struct {
                      const double *log_total);
 } cysoftmax_kernels;
 
-// Elementwise arithmetic on doubles, for the handful of numbers that a row boils down to.
+// Arithmetic on arrays of doubles (n,), the few numbers that each row has.
 typedef struct {
-    /* log = log(coarse + fine), for sums of exps */
+    /* log = log(coarse + fine) for sums of exps whose largest is 1 (20) */
     void (*log_total)(const double *coarse, const double *fine, ptrdiff_t n, double *log);
     /* hi + lo = weight / (coarse + fine), to about 2^-100 */
     void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
                    double *hi, double *lo);
-    /* hi + lo = the sum of sixteen numbers, with the rounding errors in lo */
+    /* hi = the sum of sixteen numbers in the tree of (27), lo = the sum of its rounding errors */
     void (*add_up)(const double *sixteen, double *hi, double *lo);
 } cysoftmax_doubles;
 
@@ -181,7 +211,7 @@ typedef struct {
 // The instruction sets compiled in, best first; the last is `scalar`, then {NULL}.
 extern const cysoftmax_isa cysoftmax_isas[];
 
-// The number of bytes in the last-level cache, or 0 if the machine does not tell.
+// Return the number of bytes in the last-level cache, or 0 if the machine does not tell.
 ptrdiff_t cysoftmax_cache_size(void);
 
 #endif

@@ -1,7 +1,7 @@
 // The vocabulary of vec_scalar.h in AVX2 with FMA and F16C.
 
-// From here to V_END the compiler may use these instructions; the rest of the library is
-// built for the baseline.
+// The compiler may use these instructions from here to V_END. The rest of the library is compiled
+// for the baseline of the architecture.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #define V_END _Pragma("clang attribute pop")
@@ -56,7 +56,7 @@ static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
-// The instruction returns its second operand if either is NaN.
+// The instructions return their second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline real v_largest(vec a) {
@@ -87,7 +87,7 @@ static inline void v_store_half(uint16_t *p, vec a) {
 static inline void v_stream_half(uint16_t *p, vec a) {
     _mm_stream_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
-// The lanes of b that come before `shift` stand in for those of a, and all turn round.
+// The first `shift` lanes of a are replaced by those of b; then all lanes are rotated by `shift`.
 typedef struct {
     mask from_b;
     __m256i turn;
@@ -169,7 +169,7 @@ static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
     __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)bytes));
     return _mm256_castsi256_pd(_mm256_cmpgt_epi64(wide, _mm256_setzero_si256()));
 }
-// There is no conversion of 64-bit integers: the exponent is put into the mantissa of 2^52.
+// AVX2 has no conversion of 64-bit integers: the exponent is put into the fraction of 2^52.
 static inline vec v_exponent(vec a) {
     __m256i exponent = _mm256_srli_epi64(_mm256_castpd_si256(a), 52);
     vec two52 = v_set1(0x1p52);
@@ -206,7 +206,7 @@ static inline real v_sum16(const vec a[4]) {
 
 #endif
 
-// A macro: of an inline function GCC 12 left out every call.
+// A macro, because GCC 12 left out every call of an inline function: tests/check_prefetch.sh.
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 static inline vec v_mul_error(vec a, vec b, vec product) {

@@ -1,8 +1,8 @@
-// The vocabulary of vec_scalar.h in AVX-512 (F, DQ, VL, BW: what every AVX-512 CPU since
-// 2017 has).
+// The vocabulary of vec_scalar.h in AVX-512: F, DQ, VL and BW, which every CPU with AVX-512 has had
+// since 2017.
 
-// From here to V_END the compiler may use these instructions; the rest of the library is
-// built for the baseline.
+// The compiler may use these instructions from here to V_END. The rest of the library is compiled
+// for the baseline of the architecture.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))),        \
                              apply_to = function)
@@ -51,7 +51,7 @@ static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-// The instruction returns its second operand if either is NaN.
+// The instructions return their second operand if either is NaN.
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline real v_largest(vec a) { return _mm512_reduce_max_ps(a); }
@@ -89,7 +89,7 @@ static inline vec v_load_end(const real *p, ptrdiff_t begin) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_ps(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_ps(a, b); }
-// Masked broadcasts, which need no permutation.
+// Masked broadcasts from memory, which need no permutation.
 static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
     vec a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
     a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(rows[4] + c));
@@ -185,7 +185,7 @@ static inline real v_sum16(const vec a[2]) {
 
 #endif
 
-// A macro: of an inline function GCC 12 left out every call.
+// A macro, because GCC 12 left out every call of an inline function: tests/check_prefetch.sh.
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 static inline vec v_mul_error(vec a, vec b, vec product) {

@@ -5,7 +5,7 @@
 
 #define V_END
 
-// Part loads and stores go through a buffer: NEON has no masked moves.
+// NEON has no masked loads and stores: parts of a vec go through a buffer.
 #define V_PARTS                                                                                    \
     static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) {                         \
         real buffer[VEC_LANES];                                                                    \
@@ -42,7 +42,7 @@ static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
 static inline vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
-// Not vmaxq, which returns NaN if either is NaN: the comparison is false then.
+// vmaxq would return NaN if either is NaN. A comparison with NaN is false, which selects b.
 static inline vec v_max(vec a, vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vec v_min(vec a, vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 static inline real v_largest(vec a) { return vmaxvq_f32(a); }
@@ -144,7 +144,7 @@ static inline real v_sum16(const vec a[8]) {
 
 #endif
 
-// A vec is one piece.
+// A vec has 16 bytes, one piece.
 static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
     return v_load(rows[0] + c);
 }
@@ -152,7 +152,7 @@ static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
     v_store(rows[0] + c, a);
 }
 
-// A macro: of an inline function GCC 12 left out every call.
+// A macro, because GCC 12 left out every call of an inline function: tests/check_prefetch.sh.
 #if defined(__GNUC__)
 #define v_prefetch(p) __builtin_prefetch(p)
 #else

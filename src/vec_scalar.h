@@ -1,14 +1,14 @@
-// The vocabulary of the kernels, one real at a time. This file defines what each word
-// means; the other vec_*.h say the same with vectors. It also sets the dtype: a
-// translation unit defines CYSOFTMAX_F32 or nothing (float64) before the include.
+// The vocabulary of the kernels, one real at a time. This file defines each word; the other vec_*.h
+// define the same words with vectors. It also sets the dtype: a translation unit defines
+// CYSOFTMAX_F32 or nothing (float64) before the include.
 
 #include "begin.inc"
 
-#define V_END       // what closes a translation unit
+#define V_END       // stands at the end of a translation unit
 #define VEC_LANES 1 // reals in a vec; divides 16
 
-// So many vecs are exponentiated at a time, as many as was found to be fastest: a power of two, and
-// no more than 64 reals.
+// The number of vecs whose exps are computed together, found by measurement: a power of two, and no
+// more than 64 reals.
 #define V_IN_FLIGHT 8
 
 typedef real vec;
@@ -18,23 +18,23 @@ static inline vec v_set1(real a) { return a; }
 static inline vec v_load(const real *p) { return *p; }
 static inline void v_store(real *p, vec a) { *p = a; }
 
-// VEC_LANES doubles, rounded to reals; and reals as doubles.
+// Load VEC_LANES doubles, rounded to reals; store reals as doubles.
 static inline vec v_load_doubles(const double *p) { return (real)*p; }
 static inline void v_store_doubles(double *p, vec a) { *p = (double)a; }
 
-// A store that need not keep the line in the cache; p is aligned to a vec.
+// A streamed store (non-temporal): it need not keep the line in the cache. p is aligned to a vec.
 static inline void v_stream(real *p, vec a) { *p = a; }
 
-// The first n <= VEC_LANES reals; the other lanes are `fill`, or are not written.
+// Load or store the first n <= VEC_LANES reals; the other lanes are `fill`, or are not written.
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) { return n > 0 ? *p : fill; }
 static inline void v_store_part(real *p, vec a, ptrdiff_t n) {
     if (n > 0) *p = a;
 }
 
-// The lanes from `begin` on; the others are not read, and 0.
+// Load the lanes from `begin` on; the others are 0 and are not read.
 static inline vec v_load_end(const real *p, ptrdiff_t begin) { return begin < 1 ? *p : 0; }
 
-// The first n lanes.
+// True in the first n lanes.
 static inline mask v_first(ptrdiff_t n) { return -(bits_t)(n > 0); }
 
 static inline vec v_add(vec a, vec b) { return a + b; }
@@ -42,8 +42,8 @@ static inline vec v_sub(vec a, vec b) { return a - b; }
 static inline vec v_mul(vec a, vec b) { return a * b; }
 static inline vec v_div(vec a, vec b) { return a / b; }
 
-// a b + c, rounded once where the instruction set can; this one rounds twice. It is the
-// one word whose bits differ between `scalar` and the rest.
+// a b + c, rounded once; in this file alone it is rounded twice, the only difference in bits
+// between `scalar` and the other instruction sets.
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 
 // a b - product exactly, for product = v_mul(a, b) (Dekker, A floating-point technique for
@@ -57,7 +57,8 @@ static inline vec v_mul_error(vec a, vec b, vec product) {
     const real a_up = a * 0x1.0000002p27, b_up = b * 0x1.0000002p27; // by 2^27 + 1
     const real a_high = a_up - (a_up - a), b_high = b_up - (b_up - b);
     const real a_low = a - a_high, b_low = b - b_high;
-    if (!(a_up - a_up == 0 && b_up - b_up == 0)) return 0; // a part overflowed: no error is had
+    if (!(a_up - a_up == 0 && b_up - b_up == 0))
+        return 0; // a part overflowed: the error is unknown
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
 }
 #endif
@@ -100,12 +101,12 @@ static inline vec v_exponent(vec a) {
     return (real)(bits >> MANTISSA_BITS);
 }
 
-// Where a load that crosses a line of the cache is dear, V_JOINS is defined, and v_join(a, b,
-// v_order(shift)) are VEC_LANES reals of a and b, one after the other, from `shift` <= VEC_LANES
-// on.
+// An instruction set for which a load that crosses a cache line is expensive defines V_JOINS, and
+// v_join(a, b, v_order(shift)): the VEC_LANES reals from place `shift` <= VEC_LANES on in a
+// followed by b.
 
-// A vec is made of pieces of 16 bytes, or is one real. Within each piece: a0 b0 a1 b1 ... of the
-// lower and of the upper halves of a and b.
+// A vec is made of pieces of 16 bytes, or is one real. Within each piece, interleave a and b as a0
+// b0 a1 b1 ...: their lower halves, and their upper halves.
 static inline vec v_zip_low(vec a, vec b) {
     (void)b;
     return a;
@@ -115,24 +116,24 @@ static inline vec v_zip_high(vec a, vec b) {
     return b;
 }
 
-// Piece i is at rows[i PIECE] + c, for PIECE reals in a piece.
+// Load or store a vec whose piece i is at rows[i PIECE] + c, for PIECE reals in a piece.
 static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) { return rows[0][c]; }
 static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) { rows[0][c] = a; }
 
-// Which of the first n <= VEC_LANES bytes are not 0; the other lanes are false.
+// True where a byte is not 0, of the first n <= VEC_LANES bytes; false in the other lanes.
 static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
     return -(bits_t)(n > 0 && *p);
 }
 
 #ifdef CYSOFTMAX_F32
-// VEC_LANES numbers of IEEE's binary16: exactly, and rounded to nearest, ties to even.
+// Load VEC_LANES numbers of IEEE's binary16, exactly; store reals rounded to nearest, ties to even.
 static inline vec v_load_half(const uint16_t *p) {
     const uint32_t sign = (uint32_t)(*p & 0x8000) << 16;
     uint32_t bits = (uint32_t)(*p & 0x7fff) << 13;
     float a;
     if (bits >= 0x0f800000) {
         bits += 0x70000000; // inf and NaN
-    } else {                // the exponent's bias, also for what is a denormal there
+    } else {                // 2^(127 - 15), the difference of the biases; also right for denormals
         memcpy(&a, &bits, sizeof a);
         a *= 0x1p112f;
         memcpy(&bits, &a, sizeof a);
@@ -149,10 +150,10 @@ static inline void v_store_half(uint16_t *p, vec a) {
     if (bits > 0x7f800000) {
         bits = 0x7e00; // NaN
     } else if (bits >= 0x47800000) {
-        bits = 0x7c00; // 2^16 and more
+        bits = 0x7c00; // 2^16 and more: infinity
     } else if (bits >= 0x38800000) {
         bits = (bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13;
-    } else { // below 2^-14: added to 1/2, the number is rounded to a multiple of 2^-24
+    } else { // a denormal, below 2^-14: adding 1/2 rounds it to a multiple of 2^-24
         memcpy(&a, &bits, sizeof a);
         a += 0.5f;
         memcpy(&bits, &a, sizeof a);
@@ -163,7 +164,7 @@ static inline void v_store_half(uint16_t *p, vec a) {
 static inline void v_stream_half(uint16_t *p, vec a) { v_store_half(p, a); }
 #endif
 
-// The sum of 16 lanes: lane l + lane l + 8 first, then + 4, + 2, + 1.
+// The sum of 16 lanes in the tree (27): lane l + lane l + 8 first, then + 4, + 2, + 1.
 static inline real v_sum16(const vec a[16]) {
     real t[16];
     for (int l = 0; l < 16; l++) t[l] = a[l];
@@ -172,4 +173,5 @@ static inline real v_sum16(const vec a[16]) {
     return t[0];
 }
 
+// Start to load the cache line of p (software prefetch).
 static inline void v_prefetch(const void *p) { (void)p; }
