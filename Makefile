@@ -113,17 +113,20 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
 # - benchmarks, compare, dashboard, derivation, example, reference: they test no build;
-# - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own.
+# - every combination of options, any number of threads: minutes, for code that the rest covers;
+# - streaming, but under the sanitizers: large arrays;
+# - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
+# - memory_error, scratch, under the sanitizers: they end the process where a malloc should return NULL.
 NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example reference
-without = $(patsubst %,--ignore=tests/test_%.py,$(1))
-REPEATED_TESTS := tests $(call without,$(NOT_REPEATED))
-# AddressSanitizer ends the process where a malloc that is too large should return NULL.
-SANITIZED_TESTS := $(REPEATED_TESTS) $(call without,memory) -k "not memory_error and not scratch"
+TOO_LONG := every_combination or any_number_of_threads
+without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
+REPEATED_TESTS := $(call without,streaming) -k "not ($(TOO_LONG))"
+SANITIZED_TESTS := $(call without,memory) -k "not ($(TOO_LONG) or memory_error or scratch)"
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
 
 .PHONY: test-debug
-test-debug: $(VENV)/.tools  ## Run most tests on a build that checks its indices
+test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions
 	$(call variant,debug,CYSOFTMAX_DEBUG=1,-O1)
 	$(call from,debug) $(BIN)/pytest $(REPEATED_TESTS)
 
