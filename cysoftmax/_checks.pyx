@@ -10,6 +10,7 @@ interface: of an ndarray x, x.ndim and x.size cost nothing here, and x.shape is 
 
 cimport cython
 cimport numpy as cnp
+from libc.stdint cimport int32_t, int64_t
 
 import operator
 from numbers import Real
@@ -44,13 +45,6 @@ cdef class Options:
     make_options takes them by name and check_options reads them by name, so that no two of them
     can be exchanged. What they are after the check is in _checks.pxd.
     """
-
-    def __iter__(self):  # in the order in which the core unpacks them
-        return iter((
-            self.class_weight, self.sample_weight, self.ignore_index, self.label_smoothing,
-            self.z_loss, self.temperature, self.where,
-        ))
-
 
 def make_options(
     *, class_weight=None, sample_weight=None, ignore_index=None, label_smoothing=0.0, z_loss=0.0,
@@ -134,6 +128,12 @@ def cast(array, dtype, order="K"):
     """Return a copy of ``array`` with another dtype; numbers beyond its range become infinite."""
     with DefaultMode(), np.errstate(all="ignore"):
         return array.astype(dtype, order=order)
+
+
+def contiguous(array, dtype):
+    """Return ``array`` as a contiguous array of ``dtype``, copied only if it is not one already."""
+    array = native(array, dtype)
+    return array if array.flags.c_contiguous else array.copy(order="C")
 
 
 cdef cnp.ndarray check_logits(value, name="x"):
@@ -364,10 +364,10 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    check_weights(native(array, DOUBLE), "class_weight")
-    weight = cast(array, compute_dtype(x.dtype), "C")
+    check_weights(native(array, DOUBLE) if array.dtype not in REAL else array, "class_weight")
+    weight = contiguous(array, compute_dtype(x.dtype))
     with DefaultMode():
-        fits = np.all(weight < np.inf)
+        fits = weight.size == 0 or weight.max() < np.inf
     if not fits:
         raise ValueError(
             f"class_weight must be within the range of {weight.dtype}; got {array.max()}"
@@ -454,14 +454,25 @@ def check_sparse(matrix, x, axis):
     same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
     index = indptr.dtype if same else INDEX[1]
     classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
-    rising = classes[1:] > classes[:-1]
-    starts = indptr[(indptr > 0) & (indptr < len(classes))]
-    rising[starts - 1] = True  # between two rows, classes may fall
-    if not rising.all():
+    if not rises(classes, indptr):
         data, classes, indptr = sort_and_merge(data, classes, indptr)
-    real = compute_dtype(x.dtype)
-    data = np.ascontiguousarray(data) if data.dtype is real else cast(data, real, "C")
-    return data, classes, indptr
+    return contiguous(data, readable_dtype(data.dtype)), classes, indptr
+
+
+ctypedef fused index_type:
+    int32_t
+    int64_t
+
+
+def rises(const index_type[::1] classes, const index_type[::1] indptr):
+    """Return whether the classes of each row rise."""
+    cdef Py_ssize_t i, j, end, n = classes.shape[0]
+    for i in range(indptr.shape[0] - 1):
+        end = min(<Py_ssize_t>indptr[i + 1], n)  # whatever another thread makes of indptr
+        for j in range(max(<Py_ssize_t>indptr[i], <Py_ssize_t>0) + 1, end):
+            if classes[j] <= classes[j - 1]:
+                return False
+    return True
 
 
 def sort_and_merge(data, classes, indptr):
@@ -513,12 +524,14 @@ cdef check_target(value, cnp.ndarray x, int axis):
         raise TypeError(
             f"target must be bool, integer or float if it is a distribution; got dtype {dtype}"
         )
+    return class_last(native(target, readable_dtype(dtype)), axis), False
+
+
+cdef cnp.dtype readable_dtype(cnp.dtype dtype):
+    """Return the dtype in which the core reads a distribution of that dtype: in native order, and
+    float64 for a long double."""
     dtype = native_order(dtype)
-    if is_half(dtype):
-        dtype = dtype if cnp.PyArray_ITEMSIZE(x) != 8 else FLOAT
-    elif dtype.kind == c"f" and dtype not in REAL:
-        dtype = DOUBLE
-    return class_last(native(target, dtype), axis), False
+    return DOUBLE if dtype.kind == c"f" and dtype.itemsize > 8 else dtype
 
 
 cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except -1:
@@ -559,9 +572,6 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
     options.temperature = check_temperature(options.temperature)
     if options.where is not None:
         options.where = check_where(options.where, x, axis)
-        if options.label_smoothing and options.class_weight is None:
-            # The core smooths a masked row through its class weights.
-            options.class_weight = np.ones(x.shape[axis], compute_dtype(x.descr))
     return 0
 
 

@@ -1,7 +1,3 @@
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 CYTHON: str
@@ -15,5 +11,3 @@ def active_isa() -> str: ...
 class DefaultMode:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: object) -> None: ...
-
-def exp_of(x: NDArray[Any], maximum: float = 0.0) -> NDArray[np.float64]: ...

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from cysoftmax._formula cimport MOST_ROWS, Block, factor_for, finish_block, take_factors, take_logs
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Loss,
-    RowWeights, Sparse)
+    RowWeights)
 from cysoftmax._kernels cimport CHUNK, TILE, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._numbers cimport BAD_LABEL, read_labels
 from cysoftmax._plan cimport make_plan
@@ -30,7 +30,7 @@ from cysoftmax._sums cimport (
 from cysoftmax._target cimport open_block, total_of
 from cysoftmax._threads cimport thread_count, thread_num
 from cysoftmax._tiles cimport load_tiles, reduce_tiles, write_tiles
-from cysoftmax._what cimport LOSS, SOFTMAX, STATS, VJP
+from cysoftmax._what cimport LOSS, STATS, VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
 
 import os
@@ -306,7 +306,7 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
         if memory == NULL:
-            raise MemoryError(f"cannot allocate {n_bytes} bytes of scratch")
+            raise MemoryError(f"cannot allocate {n_bytes} bytes for scratch and the numbers of each row")
     if sums and job.plan.sums_each_row:
         job.sums.losses = <double *>(memory + n_bytes) - numbers
         job.sums.weights = job.sums.losses + job.n_rows
@@ -322,25 +322,30 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
 # ---------------------------------------------------------------- from Python
 
 
-cdef int read_strides(Job *job, Array *array, cnp.ndarray source, bint per_class) except -1:
-    """Note where an array lies and how it is strided; without an axis of classes if not
-    `per_class`."""
-    cdef int ndim = cnp.PyArray_NDIM(source) - per_class, d
+cdef int read_dtype(Array *array, cnp.ndarray source) except -1:
+    """Note where an array lies and of what its numbers are."""
     cdef char kind = (<cnp.dtype>cnp.PyArray_DESCR(source)).kind
     array.data = cnp.PyArray_BYTES(source)
-    array.item = cnp.PyArray_ITEMSIZE(source)
-    array.step = cnp.PyArray_STRIDE(source, ndim) if per_class else 0
-    array.outer = job.outer[job.n_arrays]
-    job.n_arrays += 1
-    for d in range(ndim):
-        array.outer[d] = cnp.PyArray_STRIDE(source, d)
+    array.item = array.step = cnp.PyArray_ITEMSIZE(source)
     if kind == c"f":
         array.kind = c"d" if array.item == 8 else c"f" if array.item == 4 else c"e"
     elif kind == c"V":              # the only dtype of that kind which is let in
         array.kind = c"b"
     else:
         array.kind = c"i" if kind == c"i" else c"u"
+    return 0
+
+
+cdef int read_strides(Job *job, Array *array, cnp.ndarray source, bint per_class) except -1:
+    """Note an array with its strides; without an axis of classes if not `per_class`."""
+    cdef int ndim = cnp.PyArray_NDIM(source) - per_class, d
+    read_dtype(array, source)
+    array.step = cnp.PyArray_STRIDE(source, ndim) if per_class else 0
     array.contiguous = per_class and array.kind in (c"d", c"f") and array.step == array.item
+    array.outer = job.outer[job.n_arrays]
+    job.n_arrays += 1
+    for d in range(ndim):
+        array.outer[d] = cnp.PyArray_STRIDE(source, d)
     return 0
 
 
@@ -377,9 +382,11 @@ cdef int fill_target(Job *job, target, int row_ndim) except -1:
     if isinstance(target, tuple):
         data, classes, indptr = target
         job.target_is = SPARSE
-        job.sparse = Sparse(cnp.PyArray_BYTES(data), cnp.PyArray_BYTES(classes),
-                            cnp.PyArray_BYTES(indptr), cnp.PyArray_ITEMSIZE(indptr),
-                            cnp.PyArray_SIZE(data))
+        job.sparse.classes = cnp.PyArray_BYTES(classes)
+        job.sparse.indptr = cnp.PyArray_BYTES(indptr)
+        job.sparse.index_item = cnp.PyArray_ITEMSIZE(indptr)
+        job.sparse.n_entries = cnp.PyArray_SIZE(data)
+        read_dtype(&job.sparse.entries, data)
         return 0
     array = target
     if job.what & VJP:
@@ -391,7 +398,7 @@ cdef int fill_target(Job *job, target, int row_ndim) except -1:
 
 
 cdef int fill_loss(Job *job, options) except -1:
-    """Note the options, a named tuple Options of _checks.pyx that lives until the end."""
+    """Note the options: Options of _checks.pyx, which live until the end, or None."""
     cdef Loss *loss = &job.loss
     cdef Pair sums
     cdef Total total = Total(0, 0, 0)
@@ -449,6 +456,7 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
     read_strides(job, &job.x, x, True)
     job.itemsize = 8 if job.x.item == 8 else 4
     job.kernels = active.f64 if job.itemsize == 8 else active.f32
+    job.float_kernels = active.f32
     job.doubles = active.doubles
     job.n_classes = cnp.PyArray_DIM(x, ndim)
     job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
@@ -594,18 +602,3 @@ cdef class DefaultMode:
 
     def __exit__(self, *error):
         fp_leave(self.found)
-
-
-def exp_of(cnp.ndarray x, double maximum=0.0):
-    """Return exp(x - maximum) for contiguous x <= maximum as the kernels compute it before
-    anything else is done with it, in float64; for the tests of its error."""
-    cdef Job job
-    fill_job(&job, SOFTMAX, x.reshape(1, -1), None, None)
-    cdef cnp.ndarray exps = np.empty_like(x)
-    cdef Pair sums
-    cdef ptrdiff_t k
-    for k in range(chunks(job.n_classes)):
-        job.kernels.exp_sum(cnp.PyArray_BYTES(x) + k * CHUNK * job.itemsize,
-                            chunk_size(job.n_classes, k), maximum, NULL, NULL,
-                            cnp.PyArray_BYTES(exps) + k * CHUNK * job.itemsize, &sums.hi, &sums.lo)
-    return exps.astype(np.float64) / job.kernels.exp_unit

@@ -36,7 +36,7 @@ cdef enum Target:
     VECTOR                          # v of a VJP
 
 cdef struct Sparse:                 # a sparse target: CSR
-    const char *entries             # the non-zeros as reals
+    Array entries                   # the non-zeros, of any dtype, side by side
     const char *classes             # the class of each: int32 or int64, as index_item says
     const char *indptr              # where those of a row begin, and where the last end
     ptrdiff_t index_item, n_entries
@@ -112,6 +112,7 @@ cdef struct Sums:                   # what the loops write besides outputs
 cdef struct Job:
     int what
     const Kernels *kernels
+    const Kernels *float_kernels    # of float32: for numbers of 16 bits
     const Doubles *doubles
     ptrdiff_t n_rows, n_classes, itemsize
     int ndim                        # axes of the rows, after joining what can be joined

@@ -90,7 +90,7 @@ cdef inline double load_halves(const Job *job, const Array *array, const char *p
     if array.step != 2:
         copy_items(place, array.step, n, into + 2 * n, 2, 2)
         place = into + 2 * n
-    return job.kernels.widen(<const uint16_t *>place, n, array.kind == c'b', into)
+    return job.float_kernels.widen(<const uint16_t *>place, n, array.kind == c'b', into)
 
 
 cdef inline void load_reals(const Job *job, const Array *array, const char *place, ptrdiff_t n,
@@ -125,8 +125,11 @@ cdef inline void load_reals(const Job *job, const Array *array, const char *plac
             convert[uint32_t](<const uint32_t *>place, step, n, into, size)
         else:
             convert[uint64_t](<const uint64_t *>place, step, n, into, size)
-    else:
+    elif size == 4:
         load_halves(job, array, place, n, into)
+    else:                   # as float32 in the upper half, which is read as it is overwritten
+        load_halves(job, array, place, n, into + 4 * n)
+        convert[float](<const float *>(into + 4 * n), 4, n, into, size)
 
 
 cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i,

@@ -6,9 +6,9 @@
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
-from cysoftmax._job cimport Job, expect
+from cysoftmax._job cimport Array, Job, expect
 from cysoftmax._kernels cimport CHUNK
-from cysoftmax._numbers cimport put_real, real_at
+from cysoftmax._numbers cimport load_reals, put_real, real_at
 from cysoftmax._sums cimport Pair, Total, add_term, chunks
 
 cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row
@@ -63,12 +63,15 @@ cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, doub
                                  bint *bad) noexcept nogil:
     """Return the class, less `begin`, of the next entry and what it holds, times the class weight
     if `weighted`. One whose class was changed meanwhile belongs to the first class, and is bad."""
+    cdef const Array *entries = &job.sparse.entries
     cdef ptrdiff_t c = index_at(job, job.sparse.classes, e.j) - e.begin
+    cdef double real
     if not 0 <= c < e.n:
         bad[0] = True
         c = 0
     expect(0 <= e.j < job.sparse.n_entries)
-    mass[0] = real_at(job, job.sparse.entries, e.j, job.sparse.n_entries)
+    load_reals(job, entries, entries.data + e.j * entries.item, 1, <char *>&real)
+    mass[0] = real_at(job, <char *>&real, 0, 1)
     e.j += 1
     if weighted and job.loss.class_weight != NULL:
         mass[0] *= real_at(job, job.loss.class_weight, e.begin + c, job.n_classes)

@@ -93,7 +93,10 @@ cdef inline void read_target(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) 
     cdef const char *place
     if job.loss.class_weight != NULL:
         p.base = job.loss.class_weight + p.begin * job.itemsize
-    if p.mask != NULL and job.loss.smoothing != 0:      # class_weight is never NULL then
+    if p.mask != NULL and job.loss.smoothing != 0:
+        if p.base == NULL:
+            job.kernels.fill(1, p.n, s.class_weight, False)
+            p.base = s.class_weight
         job.kernels.select(p.mask, p.base, p.n, 0, s.class_weight)
         p.base = s.class_weight
     if job.target_is == DISTRIBUTION:

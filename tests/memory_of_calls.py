@@ -93,7 +93,7 @@ class Case(NamedTuple):
         numbers = 7 if self.function == "row_stats" else 1  # which has a float64 for each result
         of_rows = self.result_bytes + 8 * numbers * self.n_rows + 16 * KIB
         if self.shared:
-            return of_rows + 16 * self.n_classes // 1024  # a pair for each block of a row
+            return of_rows + 240 * KIB  # what is summed of some spans, in rounds
         rows = 5 if self.options else 3 if self.strided or self.dtype == "float16" else 2
         tile = 16 * self.row_bytes  # sixteen side by side
         if self.strided and tile <= 512 * KIB:
@@ -161,7 +161,8 @@ def prepared(case):
 
 def some_options(case, x):
     return {
-        "class_weight": np.ones(case.n_classes),
+        # of another dtype than is computed in, it would be converted: one number a class
+        "class_weight": np.ones(case.n_classes, np.result_type(x.dtype, np.float32)),
         "sample_weight": np.ones(case.n_rows),
         "label_smoothing": 0.1,
         "z_loss": 1e-3,
