@@ -210,6 +210,8 @@ lint: build  ## Check style, types and stubs; change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint cysoftmax
+	@# Directives of a .pyx do not reach a .pxd: one without them would divide as Python does.
+	! grep -n '__Pyx_WriteUnraisable\|ZeroDivisionError' build/cython/cysoftmax/_core.c
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/python -m mypy.stubtest cysoftmax --ignore-missing-stub
 	$(BIN)/python src/coefficients.py | diff - src/coefficients.h

@@ -46,6 +46,7 @@ cdef class Options:
     can be exchanged. What they are after the check is in _checks.pxd.
     """
 
+
 def make_options(
     *, class_weight=None, sample_weight=None, ignore_index=None, label_smoothing=0.0, z_loss=0.0,
     temperature=1.0, where=None,

@@ -35,8 +35,6 @@ from cysoftmax._write cimport close_scratch, store_block, store_sums
 
 import os
 
-import numpy as np
-
 cnp.import_array()
 
 CYTHON = cython.__version__
@@ -306,7 +304,8 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
         if memory == NULL:
-            raise MemoryError(f"cannot allocate {n_bytes} bytes for scratch and the numbers of each row")
+            raise MemoryError(
+                f"cannot allocate {n_bytes} bytes for scratch and the numbers of each row")
     if sums and job.plan.sums_each_row:
         job.sums.losses = <double *>(memory + n_bytes) - numbers
         job.sums.weights = job.sums.losses + job.n_rows

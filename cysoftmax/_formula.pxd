@@ -2,7 +2,7 @@
 # What a row is: from the sums over its classes to its loss and to the factor of its exps. Touches
 # the few doubles of a block of rows; never sees a pointer to classes.
 #
-# With d = x / temperature - shift / temperature and A_c = class_weight_c ((1 - e) T_c + e sum(T) / K):
+# With d = (x - shift) / temperature and A_c = class_weight_c ((1 - e) T_c + e sum(T) / K):
 #
 #   loss = s (a log(total) - sum A d) + w z lse^2                               (29)
 #   gradient of the loss = (b p - s A) / temperature,   b = s a + 2 w z lse     (30)

@@ -160,7 +160,7 @@ cdef inline ptrdiff_t first_class(const Job *job, const Piece *p, int sought,
 
 
 cdef inline ptrdiff_t find_arg_max(const Job *job, Scratch *s, const Block *b, int r,
-                              const Piece *whole) noexcept nogil:
+                                   const Piece *whole) noexcept nogil:
     """Return the first of the largest logits that are not masked, or the first NaN."""
     cdef ptrdiff_t c
     if isnan(b.coarse[r]) or isnan(b.fine[r]):

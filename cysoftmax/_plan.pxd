@@ -183,9 +183,9 @@ cdef inline bint rows_fill_tiles(const Job *job) noexcept:
 
 
 cdef inline void plan_tiles(Job *job) noexcept:
-    """Plan the way TILES: blocks of as many tiles as stay in their cache. Of rows that are adjacent,
-    the tiles of the next block are copied ahead if there is room for two blocks, and if most
-    blocks lie along one axis (of small images most cross a border)."""
+    """Plan the way TILES: blocks of as many tiles as stay in their cache. Of adjacent rows, the
+    tiles of the next block are copied ahead if there is room for two blocks, and if most blocks
+    lie along one axis (of small images most cross a border)."""
     cdef Plan *plan = &job.plan
     cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE
     cdef int copies = 2 if job.what & (LOG_SOFTMAX | VARIANCE) else 1, tiles

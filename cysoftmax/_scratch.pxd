@@ -5,7 +5,7 @@
 from libc.stdint cimport uintptr_t
 
 from cysoftmax._formula cimport MOST_ROWS
-from cysoftmax._job cimport DISTRIBUTION, ROWS, TILES, VECTOR, Job
+from cysoftmax._job cimport DISTRIBUTION, ROWS, SPANS, TILES, VECTOR, Job
 from cysoftmax._kernels cimport TILE, Carry, NextTiles
 from cysoftmax._sums cimport ChunkSums, chunks
 from cysoftmax._what cimport LOG_SOFTMAX, VARIANCE
@@ -88,8 +88,10 @@ cdef inline void lay_out_tiles(const Job *job, Scratch *s, uintptr_t *end) noexc
 
 
 cdef inline void lay_out_rows(const Job *job, Scratch *s, uintptr_t *end) noexcept nogil:
-    cdef ptrdiff_t n = job.n_classes if job.plan.way == ROWS else min(job.n_classes, <ptrdiff_t>SPAN)
-    cdef ptrdiff_t reals = (n * job.itemsize // PAGE + 1) * PAGE
+    cdef ptrdiff_t n = job.n_classes, reals
+    if job.plan.way == SPANS:
+        n = min(n, <ptrdiff_t>SPAN)
+    reals = (n * job.itemsize // PAGE + 1) * PAGE
     if job.plan.exps_in_scratch:
         s.buffers[0] = s.buffers[1] = take(end, job.plan.buffer_bytes)
         if job.plan.defers:

@@ -259,8 +259,8 @@ cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r,
                         &s.bad_label)
 
 
-cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
-                             ChunkSums *sums) noexcept nogil:
+cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int r,
+                                 const Piece *p, ChunkSums *sums) noexcept nogil:
     """Sum masses times exps over each chunk of a piece: total times the target's probability."""
     cdef ptrdiff_t k, c
     if job.target_is == DISTRIBUTION:
