@@ -1,0 +1,180 @@
+# cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
+# The parallel loops: blocks of rows, one thread each; or the spans of a block's rows, all threads
+# together. Knows the stages of a block and their order; leaves the classes to the three ways.
+
+from cython.parallel cimport parallel, prange
+from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, take_factors, take_logs
+from cysoftmax._job cimport ROWS, SPANS, TILES, Job, RowWeights
+from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
+from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
+from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
+from cysoftmax._spans cimport (
+    LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, end_stage, join_span, open_spans,
+    walk_span)
+from cysoftmax._sums cimport ChunkSums
+from cysoftmax._target cimport open_block
+from cysoftmax._threads cimport thread_num
+from cysoftmax._tiles cimport load_tiles, reduce_tiles, write_tiles
+from cysoftmax._what cimport VJP
+from cysoftmax._write cimport close_scratch, store_block, store_sums
+
+# ---------------------------------------------------------------- blocks of rows
+
+cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Take one block of rows through the four stages: open, load, reduce, write."""
+    cdef Block b
+    cdef RowWeights[MOST_ROWS] weights
+    cdef char *tiles
+    cdef int begin = 0, end
+    open_block_at(job, s, &b, index, weights)
+    if job.plan.way == TILES:
+        tiles = s.buffers[s.current]
+        load_tiles(job, s, &b)
+        reduce_tiles(job, s, &b, tiles)
+        finish_part(job, &b, 0, b.n_rows)
+        write_tiles(job, s, &b, tiles)
+    else:
+        while begin < b.n_rows:
+            end = min(begin + job.plan.part_rows, b.n_rows)
+            load_rows(job, s, &b, begin, end)
+            reduce_rows(job, s, &b, begin, end)
+            finish_part(job, &b, begin, end)
+            write_rows(job, s, &b, begin, end)
+            begin = end
+    finish_block(job, &b)
+    store_block(job, &b)
+
+
+cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Open one block of rows, for its weights alone."""
+    cdef Block b
+    cdef RowWeights[MOST_ROWS] weights
+    cdef int r
+    open_block_at(job, s, &b, index, weights)
+    for r in range(b.n_rows if job.plan.way == ROWS else 0):
+        weigh_rows(job, s, &b, r, r + 1)
+    store_sums(job, &b)
+
+
+cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,
+                               RowWeights *weights) noexcept nogil:
+    """Open the block of that index."""
+    cdef ptrdiff_t first = index * job.plan.block_rows
+    open_block(job, b, first, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first),
+               weights, &s.bad_label)
+
+
+cdef inline void finish_part(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute what the outputs of some rows need of their sums: factors, and logarithms if the
+    outputs depend on them."""
+    if job.plan.log_first:
+        take_logs(job, b, begin, end)
+    take_factors(job, b, begin, end)
+
+
+cdef inline void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all blocks, of rows or tiles: each is one thread's. With `weigh_only`, only add up what
+    the rows weigh."""
+    cdef ptrdiff_t i
+    cdef fp_mode mode = 0
+    if job.plan.n_threads == 1:
+        mode = fp_enter()
+        for i in range(job.plan.n_blocks):
+            do_or_weigh(job, scratch_of(job, memory, 0), i, weigh_only)
+        close_scratch(job, scratch_of(job, memory, 0))
+        fp_leave(mode)
+        return
+    with parallel(num_threads=job.plan.n_threads):
+        mode = fp_enter()
+        for i in prange(job.plan.n_blocks, schedule="static", chunksize=job.plan.thread_blocks):
+            do_or_weigh(job, scratch_of(job, memory, thread_num()), i, weigh_only)
+        close_scratch(job, scratch_of(job, memory, thread_num()))
+        fp_leave(mode)
+
+
+cdef inline void do_or_weigh(const Job *job, Scratch *s, ptrdiff_t i,
+                             bint weigh_only) noexcept nogil:
+    if weigh_only:
+        weigh_block(job, s, i)
+    else:
+        do_block(job, s, i)
+
+
+# ---------------------------------------------------------------- spans of long rows
+
+cdef inline ptrdiff_t spans_of_round(const Job *job) noexcept nogil:
+    """Return how many spans are walked before their sums are added: enough that the threads'
+    meeting costs little, few enough that the sums of their chunks stay small."""
+    return min(job.plan.n_spans * min(job.n_rows, <ptrdiff_t>job.plan.block_rows),
+               <ptrdiff_t>(16 * job.plan.n_threads + 32))
+
+
+cdef inline ptrdiff_t span_bytes(const Job *job) noexcept nogil:
+    """Return the bytes of memory that the threads share: a block, and the sums of a round."""
+    return sizeof(SpanBlock) + spans_of_round(job) * (
+        SPAN_CHUNKS * sizeof(ChunkSums) + sizeof(double))
+
+
+cdef inline void do_spans(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all rows in blocks, the spans of which the threads share. With `weigh_only`, only add up
+    what the rows weigh."""
+    cdef Scratch *s = scratch_of(job, memory, 0)
+    cdef SpanBlock *sb = <SpanBlock *>(memory + job.plan.n_threads * job.plan.scratch_bytes)
+    cdef ptrdiff_t i
+    cdef fp_mode mode = fp_enter()
+    for i in range(job.plan.n_blocks):
+        open_block_at(job, s, &sb.block, i, sb.weights)
+        open_spans(sb)
+        if job.plan.reads_rows:
+            do_stage(job, memory, sb, WEIGH)
+        if not weigh_only:
+            if not job.what & VJP:
+                do_stage(job, memory, sb, LOAD)
+            do_stage(job, memory, sb, REDUCE)
+            finish_part(job, &sb.block, 0, sb.block.n_rows)
+            finish_block(job, &sb.block)
+            if job.out.data != NULL:
+                do_stage(job, memory, sb, WRITE)
+            store_block(job, &sb.block)
+        else:
+            store_sums(job, &sb.block)
+    fp_leave(mode)
+
+
+cdef inline void do_stage(const Job *job, char *memory, SpanBlock *sb, int stage) noexcept nogil:
+    """Do one stage for all spans of a block, in rounds; after each, sums are added in order."""
+    cdef ptrdiff_t n = job.plan.n_spans * sb.block.n_rows, size = spans_of_round(job)
+    cdef ptrdiff_t first = 0, end, u
+    cdef ChunkSums *sums = <ChunkSums *>(sb + 1)
+    cdef double *largest = <double *>(sums + size * SPAN_CHUNKS)
+    cdef fp_mode mode = 0
+    while first < n:
+        end = min(first + size, n)
+        with parallel(num_threads=job.plan.n_threads):
+            mode = fp_enter()
+            for u in prange(first, end, schedule="static"):
+                walk_span(job, scratch_of(job, memory, thread_num()), &sb.block, stage, u,
+                          sums + (u - first) * SPAN_CHUNKS, largest + (u - first))
+            close_scratch(job, scratch_of(job, memory, thread_num()))
+            fp_leave(mode)
+        for u in range(first, end):
+            join_span(job, sb, stage, u, sums + (u - first) * SPAN_CHUNKS, largest[u - first])
+        first = end
+    end_stage(job, scratch_of(job, memory, 0), sb, stage)
+
+
+# ---------------------------------------------------------------- all rows
+
+cdef inline bint walk(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all rows in the way that the plan says; return whether a label was out of range."""
+    cdef bint bad = False
+    cdef int t
+    for t in range(job.plan.n_threads):
+        open_scratch(job, scratch_of(job, memory, t))
+    if job.plan.way == SPANS:
+        do_spans(job, memory, weigh_only)
+    else:
+        do_blocks(job, memory, weigh_only)
+    for t in range(job.plan.n_threads):
+        bad |= scratch_of(job, memory, t).bad_label
+    return bad
