@@ -113,14 +113,17 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
 # - benchmarks, compare, dashboard, derivation, example, reference: they test no build;
+# - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
+#   caches at every offset;
 # - every combination of options, any number of threads: minutes, for code that the rest covers;
-# - streaming, but under the sanitizers: large arrays;
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
-# - memory_error, scratch, under the sanitizers: they end the process where a malloc should return NULL.
-NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example reference
+# - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
+#   process.
+NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example reference \
+  streaming
 TOO_LONG := every_combination or any_number_of_threads
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
-REPEATED_TESTS := $(call without,streaming) -k "not ($(TOO_LONG))"
+REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
 SANITIZED_TESTS := $(call without,memory) -k "not ($(TOO_LONG) or memory_error or scratch)"
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
@@ -137,6 +140,9 @@ test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP
 
 .PHONY: test-sanitize
 test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan
+	mkdir -p build
+	$(CC) $(C_FLAGS) -O1 $(SANITIZE) tests/kernels/*.c src/*.c -lm -o build/test_kernels_sanitized
+	build/test_kernels_sanitized --expect $(BITS)
 	$(call variant,sanitize,CC="$(CC) $(SANITIZE)",-O1)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \

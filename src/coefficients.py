@@ -92,8 +92,8 @@ def define(name, value, bits, comment=""):
 def exp_section(bits, degree, ln2_bits, reach):
     """Return the constants of exp for one dtype: reduction and polynomial."""
     # r lies between log(3/4) and log(3/2). For a smaller r, exp(r) - 1 < -1/4 would be rounded to a
-    # larger unit. n may be off by one where its argument is half way between two integers; then r
-    # is slightly outside: 1.0001.
+    # larger unit. n may be off by one where its argument is half way between two integers, and r
+    # slightly outside: hence 1.0001.
     low, high = mp.log(mpf(3) / 4) * mpf("1.0001"), mp.log(mpf(3) / 2) * mpf("1.0001")
     powers = list(range(degree - 1))
     coefficients, error = fit_rounded(
