@@ -146,12 +146,15 @@ cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i
 cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n,
                                     const unsigned char *mask, char *spare,
                                     double *largest) noexcept nogil:
-    """Return logits as as_reals does, prescaled, and -inf where the mask is 0; `largest` becomes
-    the largest of them that is not NaN."""
+    """Return logits as as_reals does, prescaled, and -inf where the mask is 0; `largest`, unless it
+    is NULL, becomes the largest of them that is not NaN."""
     cdef const char *x
+    cdef double widened
     cdef ptrdiff_t c
-    if job.x.item == 2 and job.x.step == 2 and job.loss.prescale == 1 and mask == NULL:
-        largest[0] = load_halves(job, &job.x, class_at(job, &job.x, i, begin), n, spare)
+    if job.x.item == 2 and job.loss.prescale == 1 and mask == NULL:
+        widened = load_halves(job, &job.x, class_at(job, &job.x, i, begin), n, spare)
+        if largest != NULL:
+            largest[0] = widened
         return spare
     x = as_reals(job, &job.x, i, begin, n, spare)
     if job.loss.prescale != 1:
@@ -161,7 +164,8 @@ cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin
     if mask != NULL:
         job.kernels.select(mask, x, n, -INFINITY, spare)
         x = spare
-    largest[0] = job.kernels.max(x, n)
+    if largest != NULL:
+        largest[0] = job.kernels.max(x, n)
     return x
 
 

@@ -29,12 +29,11 @@ cdef enum:                          # what find_class looks for
 
 cdef inline void load_piece(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
                             double *largest) noexcept nogil:
-    """Load the logits of a piece, -inf where its mask is 0, and the largest of them; of a VJP,
-    both vectors."""
+    """Load the logits of a piece, -inf where its mask is 0, and the largest of them unless
+    `largest` is NULL; of a VJP, both vectors."""
     if job.what & VJP:
         p.x = as_reals(job, &job.x, i, p.begin, p.n, s.logits)
         p.a = <char *>as_reals(job, &job.target, i, p.begin, p.n, s.target)
-        largest[0] = 0
     else:
         p.x = load_logits(job, i, p.begin, p.n, p.mask, s.logits, largest)
 
@@ -120,12 +119,16 @@ cdef inline Piece load_span(const Job *job, Scratch *s, ptrdiff_t i,
     """Load mask, target and logits of the span of row i that begins at class `begin`."""
     cdef Piece p = Piece(begin, min(<ptrdiff_t>SPAN, job.n_classes - begin), NULL, NULL, NULL,
                          NULL, NULL)
-    cdef double largest
     read_mask(job, s, i, &p)
-    read_target(job, s, i, &p)
-    weigh_target(job, &p)
-    load_piece(job, s, i, &p, &largest)
+    load_again(job, s, i, &p)
     return p
+
+
+cdef inline void load_again(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) noexcept nogil:
+    """Load target and logits of a piece whose mask was read, once the row's maximum is known."""
+    read_target(job, s, i, p)
+    weigh_target(job, p)
+    load_piece(job, s, i, p, NULL)
 
 
 cdef inline ptrdiff_t find_class(const Job *job, Scratch *s, const Block *b, int r,

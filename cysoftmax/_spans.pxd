@@ -10,12 +10,12 @@ from cysoftmax._formula cimport MOST_ROWS, Block
 from cysoftmax._job cimport LABELS, Job, RowWeights, class_at
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._piece cimport (
-    RowTotals, add_sums, exp_chunks, finish_sums, load_piece, reduce_piece)
+    RowTotals, add_sums, exp_chunks, finish_sums, load_again, load_piece, reduce_piece)
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport ChunkSums, Total, chunks
 from cysoftmax._target cimport (
     Masses, add_masses, gather_label_logits, label_dots, minus_rest_at_labels, read_mask,
-    read_target, sum_masses, weigh_row, weigh_target)
+    sum_masses, weigh_row)
 from cysoftmax._what cimport GRAD, LOSS, SOFTMAX, STATS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
@@ -63,9 +63,7 @@ cdef inline void walk_span(const Job *job, Scratch *s, const Block *b, int stage
     elif stage == LOAD:
         load_piece(job, s, b.first + r, &p, largest)
     elif stage == REDUCE:
-        read_target(job, s, b.first + r, &p)
-        weigh_target(job, &p)
-        load_piece(job, s, b.first + r, &p, largest)
+        load_again(job, s, b.first + r, &p)
         if job.plan.exps_in_out:
             p.e = class_at(job, &job.out, b.first + r, p.begin)
         elif job.what & STATS:
@@ -79,13 +77,10 @@ cdef inline void write_span(const Job *job, Scratch *s, const Block *b, int r,
                             Piece *p) noexcept nogil:
     """Write the outputs of a span; its exps are in the output, or computed once more."""
     cdef ChunkSums[SPAN_CHUNKS] sums        # known already
-    cdef double largest
     if job.plan.exps_in_out:
         p.e = class_at(job, &job.out, b.first + r, p.begin)
     else:
-        read_target(job, s, b.first + r, p)
-        weigh_target(job, p)
-        load_piece(job, s, b.first + r, p, &largest)
+        load_again(job, s, b.first + r, p)
         p.e = s.buffers[0]
         if job.what & (SOFTMAX | GRAD):
             exp_chunks(job, s, p, b.shift[r], sums)
@@ -108,7 +103,7 @@ cdef inline void join_span(const Job *job, SpanBlock *sb, int stage, ptrdiff_t u
         add_masses(job, &sb.masses[r], sums, n)
     elif stage == REDUCE:
         add_sums(job, &sb.block, r, &sb.totals[r], sums, n)
-    elif largest > sb.block.shift[r]:
+    elif stage == LOAD and largest > sb.block.shift[r]:
         sb.block.shift[r] = largest
 
 
