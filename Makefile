@@ -39,9 +39,12 @@ build: $(VENV)/.built  ## Build the library and install it into .venv, in place
 demo: build  ## Train a classifier of handwritten digits and draw what it learned
 	$(BIN)/python examples/digits.py
 
+# Tests run in two processes: some of them use a few threads each.
+PYTEST := $(BIN)/pytest -n 2
+
 .PHONY: test
 test: build  ## Run the tests, the numerical ones for each instruction set of this machine
-	$(BIN)/pytest tests
+	$(PYTEST) tests
 	$(BIN)/pytest -o filterwarnings=error --doctest-modules cysoftmax
 
 .PHONY: test-all
@@ -131,12 +134,12 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
 .PHONY: test-debug
 test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions
 	$(call variant,debug,CYSOFTMAX_DEBUG=1,-O1)
-	$(call from,debug) $(BIN)/pytest $(REPEATED_TESTS)
+	$(call from,debug) $(PYTEST) $(REPEATED_TESTS)
 
 .PHONY: test-serial
 test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP
 	$(call variant,serial,CYSOFTMAX_OPENMP=0,-O3)
-	$(call from,serial) $(BIN)/pytest $(REPEATED_TESTS)
+	$(call from,serial) $(PYTEST) $(REPEATED_TESTS)
 
 .PHONY: test-sanitize
 test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan
@@ -146,7 +149,7 @@ test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSa
 	$(call variant,sanitize,CC="$(CC) $(SANITIZE)",-O1)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
-	  $$($(CC) -print-file-name=libstdc++.so)" $(BIN)/pytest -p no:cacheprovider \
+	  $$($(CC) -print-file-name=libstdc++.so)" $(PYTEST) -p no:cacheprovider \
 	  $(SANITIZED_TESTS)
 
 # ---------------------------------------------------------------- benchmarks: docs/benchmarking.md

@@ -171,8 +171,8 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     Notes
     -----
     Accuracy: the error is at most 3 ulp of the larger of the result and ``max(x)``. The result
-    is the sum of ``max(x)`` and ``log(sum(exp(x - max(x))))``; where these cancel, float64
-    allows no smaller error.
+    is the sum of ``max(x)`` and ``log(sum(exp(x - max(x))))``; where these cancel, no
+    sum of the two in the dtype of the logits is more accurate.
 
     {order}
 
@@ -549,7 +549,7 @@ def cross_entropy_grad_hess(
 @documented
 def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n_threads=None):
     """
-    Return six statistics of each row, from one read of the logits.
+    Return six statistics of each row.
 
     For a row with softmax P these are its logsumexp, its loss against the target, its entropy
     ``-sum(P * log(P))``, the class of the largest probability, the largest probability, and

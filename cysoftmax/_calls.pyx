@@ -116,7 +116,8 @@ cdef tuple loss_and_derivatives(
 ):
     """Return the loss, its gradient and the diagonal of its Hessian.
 
-    Each is None unless ``what`` has its bit: LOSS, GRAD, VARIANCE. ``losses``, ``grad`` and
+    Gradient and Hessian are None unless ``what`` has the bits GRAD and VARIANCE; without LOSS,
+    the loss means nothing. ``losses``, ``grad`` and
     ``hess`` are the caller's arrays for them, or None. ``options`` come from make_options.
     """
     cdef cnp.ndarray x = check_logits(logits, "logits")

@@ -18,14 +18,14 @@ from libc.string cimport memset
 from cysoftmax._formula cimport factor_for
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPANS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
-from cysoftmax._kernels cimport CHUNK, TILE, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_bytes, walk
 from cysoftmax._numbers cimport BAD_LABEL, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
-    Pair, Total, add, chunk_size, chunks, sum_chunks, total_of_rows, total_of_sixteens)
-from cysoftmax._target cimport total_of
+    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, total_of, total_of_rows,
+    total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
 
@@ -81,6 +81,7 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 
 cdef enum:
     LABELS_AT_ONCE = 512            # of one check of labels
+    SMALL = 6 * PAGE // 8           # doubles: memory of a small call
 
 
 # ---------------------------------------------------------------- a whole call
@@ -92,7 +93,7 @@ cdef struct Outcome:
 
 cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
     """Add up losses and weights of all rows, in the one order."""
-    cdef ptrdiff_t n_sixteens = (job.n_rows + TILE - 1) // TILE
+    cdef ptrdiff_t n_sixteens = count_sixteens(job.n_rows)
     outcome.weight = job.n_rows
     if job.plan.sums_each_row:
         outcome.loss = total_of_rows(job, job.sums.losses, job.n_rows)
@@ -126,16 +127,17 @@ cdef void do_call(Job *job, char *memory, bint sums, bint grad_of_mean,
 
 cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *outcome) except -1:
     """Plan a call, give it memory, and do it. With `sums`, losses and weights are added up."""
-    cdef char[6 * PAGE] small       # malloc takes longer than a few short rows do
-    cdef char *memory = small
+    cdef double[SMALL] small        # malloc takes longer than a few short rows do
+    cdef char *memory = <char *>small
     cdef ptrdiff_t n_bytes, numbers = 0
+    outcome[0] = Outcome(0, 0, False)
     make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
     if job.plan.way == SPANS:
         n_bytes += span_bytes(job)
     if sums:
-        numbers = 2 * job.n_rows if job.plan.sums_each_row else (job.n_rows + TILE - 1) // TILE * 4
+        numbers = 2 * job.n_rows if job.plan.sums_each_row else 4 * count_sixteens(job.n_rows)
         n_bytes += numbers * sizeof(double)
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
@@ -149,7 +151,7 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
         job.sums.sixteens = <double *>(memory + n_bytes) - numbers
     with nogil:
         do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, grad_of_mean, outcome)
-    if memory != small:
+    if memory != <char *>small:
         free(memory)
     return 0
 
@@ -247,7 +249,7 @@ cdef int fill_loss(Job *job, options) except -1:
         loss.class_weight = cnp.PyArray_BYTES(options.class_weight)
         for k in range(chunks(job.n_classes)):
             sum_chunks(job, loss.class_weight + k * CHUNK * job.itemsize,
-                       chunk_size(job.n_classes, k), &sums, 1)
+                       chunk_size(job.n_classes, k), &sums)
             add(&total, sums)
         loss.class_sum = total_of(&total)
     if options.sample_weight is not None:
@@ -412,7 +414,7 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
         fill_job(&job, what, x, out, target, options, result, variance, scale)
-        compute(&job, n_threads, True, mean and out is not None, &outcome)
+        compute(&job, n_threads, what & LOSS or mean, mean and out is not None, &outcome)
         if outcome.bad_label:
             return None
         if not mean:

@@ -22,13 +22,13 @@ out : ndarray, optional
     "n_threads": """\
 n_threads : int, optional
         The largest number of threads. The default is the number that OpenMP offers at this
-        call, limited by the CPU affinity and the cgroup's quota. Small calls use one thread.
+        call, limited by the CPU affinity and, unless OMP_NUM_THREADS is set, by the cgroup's
+        quota. Small calls use one thread.
         The number of threads changes no bit of the result.""",
     "temperature": """\
 temperature : float, default 1.0
         The logits are divided by this number, which must be finite and greater than 0. The
-        quotient is kept in two parts, so the result is as accurate as for
-        ``temperature=1.0``.""",
+        quotient is kept in two parts, so the error bounds are the same for any temperature.""",
     "where": """\
 where : array_like of bool, optional
         A mask, broadcast to the shape of the logits. An entry where it is False is treated as
@@ -71,8 +71,8 @@ logits : array_like of float32, float64, float16, bfloat16 or integers
 
         A distribution need not sum to one. A row of zeros is ignored: its loss, weight and
         gradient are 0. Entries should be >= 0 and finite. This is not checked; the formulas
-        are applied to any entries. float64 distributions are rounded to float32 for float32
-        logits; float16 and bfloat16 distributions are copied for float64 logits.""",
+        are applied to any entries. A distribution of another dtype is converted to the dtype of
+        computation row by row, without a copy of the array.""",
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
         The mean or the sum of the losses of all rows, or the loss of each row. "mean" divides
@@ -85,7 +85,7 @@ scale : float or array_like, default 1.0
         that keeps small float16 gradients from underflow; the caller then divides by it later,
         in float32. Entries too large for the dtype become inf.""",
     "formula": """\
-With all options, let T be the target of a row, ``d = x / temperature - max``, and `lse` the
+With all options, let T be the target of a row, ``d = (x - max(x)) / temperature``, and `lse` the
     logsumexp of ``x / temperature``. Then::
 
         A    = class_weight * ((1 - label_smoothing) * T + label_smoothing * sum(T) / K)
@@ -114,16 +114,19 @@ IndexError
     ValueError
         If an argument has a wrong shape or value, or if there are no classes.
     MemoryError
-        If a few rows of scratch memory cannot be allocated.""",
+        If scratch memory (at most 1 MiB for each thread, and a few numbers for each row)
+        cannot be allocated.""",
     "errors": """\
 TypeError
         If an argument has a wrong kind or dtype (bool and complex are refused).
     ValueError
         If an argument has a wrong shape or value; ``AxisError`` is one of these.
     MemoryError
-        If a few rows of scratch memory cannot be allocated.""",
+        If scratch memory (at most 1 MiB for each thread, and a few numbers for each row)
+        cannot be allocated.""",
     "order": """\
-The result of a row depends on that row alone, to the last bit. It does not depend on the
+The result of a row, before a mean divides it by the sum of the weights, depends on that
+    row alone, to the last bit. It does not depend on the
     number of threads, the other rows, the memory layout or `axis`, or on which of the
     instruction sets with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
     "same_targets": """\

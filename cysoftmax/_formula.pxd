@@ -54,7 +54,7 @@ cdef inline RowWeights *weights_of(const Block *b, int r) noexcept nogil:
 
 
 cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
-    """Reset the numbers of n rows: those of a row without logits. With `all_computed`, only those
+    """Set the numbers of n rows to what a row without logits has. With `all_computed`, only those
     that no stage overwrites."""
     cdef int r
     memset(b.skipped, 0, n)
@@ -156,19 +156,6 @@ cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept 
     return log_sum_exp(job, b, r)
 
 
-cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
-    """Compute what is left once all sums of a block are known: logarithms, and losses or
-    logsumexps."""
-    cdef int r
-    if not job.plan.log_first:
-        take_logs(job, b, 0, b.n_rows)
-    if job.what & LOSS:
-        take_losses(job, b)
-    elif job.what & LOGSUMEXP:
-        for r in range(b.n_rows):
-            b.loss[r] = logsumexp_of(job, b, r)
-
-
 # ---------------------------------------------------------------- factors of the exps
 
 # A class with half of the target's mass or more, and with half of b, has a p near 1 when the row
@@ -177,9 +164,10 @@ cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
 #   b p - s A = (b - s A) - b rest / total,     rest = total - exp(d),
 #
 # which minus_rest prepares: it puts -rest in place of the exp, so that the factor b / total makes
-# -b rest / total of it. The residual mass (s A - b) / (s confidence) is left to be subtracted. (p
-# - y in the plain case: b = s A = 1, so that p - 1 = -rest / total (21), and nothing is left.) For
-# the other classes (31) would cancel, and (30) does not.
+# -b rest / total of it. What is left to be subtracted is the residual mass, mass - b / (s
+# confidence), and for all classes alike the uniform part of A. In the plain case, the gradient
+# p - y of a label, b = s A = 1: then p - 1 = -rest / total (21), and nothing is left. For the
+# other classes (31) would cancel, and (30) does not.
 
 cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noexcept nogil:
     """Compute factor = b / total (30) of rows begin ... end - 1, as factor_hi + factor_lo; of rows
@@ -191,14 +179,13 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
         for r in range(begin, end):
             numerator[r] = 1
     elif job.what & GRAD:
-        for r in range(begin, begin + 1 if b.weights_step == 0 else end):
-            w = weights_of(b, r)
-            numerator[r] = w.sample * all_mass(job, w)
-            if job.loss.z_loss != 0:
-                numerator[r] += 2 * w.weight * job.loss.z_loss * log_sum_exp(job, b, r)
-            numerator[r] *= w.factor
-        for r in range(begin + 1, end if b.weights_step == 0 else 0):   # all weigh the same
-            numerator[r] = numerator[begin]
+        if b.weights_step == 0:         # all rows weigh the same
+            numerator[begin] = numerator_of(job, b, begin)
+            for r in range(begin + 1, end):
+                numerator[r] = numerator[begin]
+        else:
+            for r in range(begin, end):
+                numerator[r] = numerator_of(job, b, r)
         if job.loss.inv_temperature != NULL:
             for r in range(begin, end):
                 numerator[r] = clamp_finite(numerator[r])
@@ -211,6 +198,15 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
         return
     job.doubles.divide(numerator + begin, b.coarse + begin, b.fine + begin, end - begin,
                        b.factor_hi + begin, b.factor_lo + begin)
+
+
+cdef inline double numerator_of(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return b (30) times the factor of row r's gradient."""
+    cdef const RowWeights *w = weights_of(b, r)
+    cdef double numerator = w.sample * all_mass(job, w)
+    if job.loss.z_loss != 0:
+        numerator += 2 * w.weight * job.loss.z_loss * log_sum_exp(job, b, r)
+    return numerator * w.factor
 
 
 cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept nogil:
@@ -243,3 +239,26 @@ cdef inline double target_factor(const Job *job, const RowWeights *w) noexcept n
 cdef inline double uniform_factor(const RowWeights *w) noexcept nogil:
     """Return what class weights are multiplied with before they are subtracted."""
     return w.uniform_mass * w.sample * w.factor
+
+
+# ---------------------------------------------------------------- once sums are known
+
+cdef inline void finish_part(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute what the outputs of some rows need of their sums: factors, and logarithms if the
+    outputs depend on them."""
+    if job.plan.log_first:
+        take_logs(job, b, begin, end)
+    take_factors(job, b, begin, end)
+
+
+cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
+    """Compute what is left once all sums of a block are known: logarithms, and losses or
+    logsumexps."""
+    cdef int r
+    if not job.plan.log_first:
+        take_logs(job, b, 0, b.n_rows)
+    if job.what & LOSS:
+        take_losses(job, b)
+    elif job.what & LOGSUMEXP:
+        for r in range(b.n_rows):
+            b.loss[r] = logsumexp_of(job, b, r)

@@ -24,12 +24,12 @@ cdef struct Array:
     char *data                      # NULL: there is no such array
     ptrdiff_t step                  # bytes from class to class
     ptrdiff_t item                  # bytes of one number
-    int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i' or 'u'
-    bint contiguous                 # its rows are reals side by side: kernels work on them in place
+    int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i', 'u' or bool
+    bint contiguous                 # rows are float32 or float64 side by side
     ptrdiff_t *outer                # bytes along the axes of the rows
 
 cdef enum Target:
-    NO_TARGET = 0
+    NO_TARGET = 0                   # what clearing a Job leaves
     LABELS
     DISTRIBUTION
     SPARSE
@@ -46,7 +46,7 @@ cdef struct Loss:                   # the options
     double class_sum                # their sum
     double smoothing, confidence    # label_smoothing, and 1 minus that
     double z_loss
-    double temperature              # of the logits times `prescale`, a power of two
+    double temperature              # what logits times `prescale`, a power of two, are divided by
     double prescale
     double[2] inv_temperatures      # 1 / temperature as a sum of two doubles
     const double *inv_temperature   # these, or NULL for 1
@@ -71,19 +71,19 @@ cdef enum Way:
     SPANS
 
 cdef struct Plan:                   # decided once per call, in _plan.pxd, where the reasons are
-    int way                         # how the classes are walked
+    Way way                         # how the classes are walked
     int n_threads
     int block_rows                  # rows of a block
     int part_rows                   # rows that are loaded, reduced and written together
     ptrdiff_t n_blocks
     ptrdiff_t thread_blocks         # consecutive blocks that one thread gets
-    ptrdiff_t n_spans               # SPANS: into which a row is cut
+    ptrdiff_t n_spans               # SPANS: how many a row is cut into
     bint weighted                   # a row may weigh anything but 1, or be ignored
     bint reads_rows                 # more than a label, weight and scale has to be read of a row
     bint exps_alone                 # no sum is needed but that of the exps
     bint has_surplus                # label smoothing or z-loss: b / (s confidence) is not the mass
     bint plain_rows                 # all rows have the weights Job.plain_weights
-    bint scales_only                # the output is exps times a factor, but for labels
+    bint scales_only                # the output is exps times a factor, except at the labels
     bint log_first                  # the output needs the logarithm of the sum
     bint sums_each_row              # losses are kept for each row, not for each sixteen
     bint exceeds_cache              # an output would not stay in the caches,
@@ -106,7 +106,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
 
 cdef struct Sums:                   # what the loops write besides outputs
     double *losses                  # of each row, or NULL
-    double *weights                 # of each row, if any is wanted
+    double *weights                 # of each row, beside losses; filled if rows can differ
     double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
 
 cdef struct Job:
@@ -130,7 +130,7 @@ cdef struct Job:
     Plan plan
     Sums sums
     RowWeights plain_weights        # of a row that no option treats differently
-    # Arrays of the largest number of axes; fill_job clears all but these.
+    # Of the largest number of axes. fill_job clears all but these and plain_weights.
     ptrdiff_t shape[MAX_DIMS]
     ptrdiff_t outer[MAX_ARRAYS][MAX_DIMS]   # of each array
 

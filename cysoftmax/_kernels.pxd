@@ -19,7 +19,6 @@ cdef extern from "kernels.h" nogil:
         void *largest
 
     ctypedef struct Kernels "cysoftmax_kernels":
-        ptrdiff_t itemsize
         double exp_unit
         ptrdiff_t tile_classes, tile_classes_read
         double (*max)(const void *x, ptrdiff_t n) noexcept nogil

@@ -3,13 +3,13 @@
 # together. Knows the stages of a block and their order; leaves the classes to the three ways.
 
 from cython.parallel cimport parallel, prange
-from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, take_factors, take_logs
-from cysoftmax._job cimport ROWS, SPANS, TILES, Job, RowWeights
+from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, finish_part
+from cysoftmax._job cimport SPANS, TILES, Job, RowWeights
 from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
 from cysoftmax._spans cimport (
-    LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, end_stage, join_span, open_spans,
+    LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, Stage, end_stage, join_span, open_spans,
     walk_span)
 from cysoftmax._sums cimport ChunkSums
 from cysoftmax._target cimport open_block
@@ -28,7 +28,7 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
     cdef int begin = 0, end
     open_block_at(job, s, &b, index, weights)
     if job.plan.way == TILES:
-        tiles = s.buffers[s.current]
+        tiles = s.buffers[s.current]    # reduce_tiles makes the next block's buffer the current one
         load_tiles(job, s, &b)
         reduce_tiles(job, s, &b, tiles)
         finish_part(job, &b, 0, b.n_rows)
@@ -51,7 +51,7 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
     cdef RowWeights[MOST_ROWS] weights
     cdef int r
     open_block_at(job, s, &b, index, weights)
-    for r in range(b.n_rows if job.plan.way == ROWS else 0):
+    for r in range(b.n_rows):
         weigh_rows(job, s, &b, r, r + 1)
     store_sums(job, &b)
 
@@ -62,14 +62,6 @@ cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t i
     cdef ptrdiff_t first = index * job.plan.block_rows
     open_block(job, b, first, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first),
                weights, &s.bad_label)
-
-
-cdef inline void finish_part(const Job *job, Block *b, int begin, int end) noexcept nogil:
-    """Compute what the outputs of some rows need of their sums: factors, and logarithms if the
-    outputs depend on them."""
-    if job.plan.log_first:
-        take_logs(job, b, begin, end)
-    take_factors(job, b, begin, end)
 
 
 cdef inline void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
@@ -103,8 +95,8 @@ cdef inline void do_or_weigh(const Job *job, Scratch *s, ptrdiff_t i,
 # ---------------------------------------------------------------- spans of long rows
 
 cdef inline ptrdiff_t spans_of_round(const Job *job) noexcept nogil:
-    """Return how many spans are walked before their sums are added: enough that the threads'
-    meeting costs little, few enough that the sums of their chunks stay small."""
+    """Return how many spans are walked before their sums are added: enough that the barrier costs
+    little, few enough that the sums of their chunks take little memory."""
     return min(job.plan.n_spans * min(job.n_rows, <ptrdiff_t>job.plan.block_rows),
                <ptrdiff_t>(16 * job.plan.n_threads + 32))
 
@@ -141,7 +133,7 @@ cdef inline void do_spans(const Job *job, char *memory, bint weigh_only) noexcep
     fp_leave(mode)
 
 
-cdef inline void do_stage(const Job *job, char *memory, SpanBlock *sb, int stage) noexcept nogil:
+cdef inline void do_stage(const Job *job, char *memory, SpanBlock *sb, Stage stage) noexcept nogil:
     """Do one stage for all spans of a block, in rounds; after each, sums are added in order."""
     cdef ptrdiff_t n = job.plan.n_spans * sb.block.n_rows, size = spans_of_round(job)
     cdef ptrdiff_t first = 0, end, u

@@ -1,7 +1,8 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# Numbers of any dtype and stride, to and from reals that lie side by side: some or all classes of
-# a row at a time. Also the labels. Touches the caller's arrays; knows no formula and no option
-# but the mask, the prescaling of logits and ignore_index.
+# Numbers of any dtype and stride, to and from reals that lie side by side (float32 or float64: the
+# dtype of computation), some or all classes of a row at a time. Also the labels. Touches the
+# caller's arrays; knows no formula and no option but the mask, the prescaling of logits and
+# ignore_index.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint16_t, uint32_t, uint64_t, uint8_t
@@ -190,6 +191,23 @@ cdef inline const unsigned char *load_mask(const Job *job, ptrdiff_t i, ptrdiff_
     return <const unsigned char *>place
 
 
+cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nogil:
+    """Return how many of n bytes are not 0."""
+    cdef ptrdiff_t c, total = 0
+    for c in range(n):
+        total += mask[c] != 0
+    return total
+
+
+cdef inline bint any_nonzero(const Job *job, const char *a, ptrdiff_t n) noexcept nogil:
+    """Return whether any of n reals is not 0."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        if real_at(job, a, c, n) != 0:
+            return True
+    return False
+
+
 # ---------------------------------------------------------------- from reals to any array
 
 cdef inline void store_reals(const Job *job, const Array *array, char *place, ptrdiff_t n,
@@ -234,8 +252,8 @@ cdef inline void fill_classes(const Job *job, const Array *array, ptrdiff_t i, p
 
 cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                            ptrdiff_t *y) noexcept nogil:
-    """Read the labels of n rows. Each is read once, so that another thread that changes it cannot
-    make a checked label into another one."""
+    """Read the labels of n rows, of the type of `kind`. Each is read once, so that another thread
+    that changes it cannot make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]

@@ -11,10 +11,9 @@ from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport as_reals, load_logits, real_at
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport (
-    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish)
+    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish, total_of)
 from cysoftmax._target cimport (
-    STRIDE, read_mask, read_target, target_dots, target_exp_dots, target_terms, total_of,
-    weigh_target)
+    read_mask, read_target, target_dots, target_exp_dots, target_terms, weigh_target)
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOSS, SOFTMAX, STATS, VJP
 from cysoftmax._write cimport store_pending
 
@@ -57,18 +56,24 @@ cdef inline void exp_chunks(const Job *job, Scratch *s, const Piece *p, double s
     s.overlap.previous.e = NULL
 
 
+cdef inline bint needs_dots(const Job *job, const Block *b, int r) noexcept nogil:
+    """Return whether the loss of row r needs sums over its logits besides that of the exps. (Of a
+    label it needs a single logit.)"""
+    return job.what & LOSS and job.plan.reads_rows and not b.ignored[r]
+
+
 cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
                               ChunkSums *sums) noexcept nogil:
     """Compute all sums over the chunks of a piece of row r. Dots come first: exps may be written
     over the logits."""
     if job.what & VJP:
-        dot_chunks(job, p.a, p.x, p.n, 0, False, &sums.target_dot, STRIDE)
+        dot_chunks(job, p.a, p.x, p.n, 0, False, &sums.target_dot)
         return
-    if job.what & LOSS and job.plan.reads_rows and not b.ignored[r]:
+    if needs_dots(job, b, r):
         target_dots(job, s, b, r, p, sums)
     exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & STATS:
-        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.entropy_dot, STRIDE)
+        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.entropy_dot)
         target_exp_dots(job, s, b, r, p, sums)
 
 
@@ -76,17 +81,17 @@ cdef inline void add_sums(const Job *job, const Block *b, int r, RowTotals *t,
                           const ChunkSums *sums, ptrdiff_t n) noexcept nogil:
     """Add what reduce_piece found in the next n chunks of row r."""
     if job.what & VJP:
-        add_chunks(&t.target_dot, &sums.target_dot, STRIDE, n)
+        add_chunks(&t.target_dot, &sums.target_dot, n)
         return
-    add_chunks(&t.exps, &sums.exps, STRIDE, n)
-    if job.what & LOSS and job.plan.reads_rows and not b.ignored[r]:
+    add_chunks(&t.exps, &sums.exps, n)
+    if needs_dots(job, b, r):
         if job.target_is != LABELS:
-            add_chunks(&t.target_dot, &sums.target_dot, STRIDE, n)
+            add_chunks(&t.target_dot, &sums.target_dot, n)
         if weights_of(b, r).uniform_mass != 0:
-            add_chunks(&t.uniform_dot, &sums.uniform_dot, STRIDE, n)
+            add_chunks(&t.uniform_dot, &sums.uniform_dot, n)
     if job.what & STATS:
-        add_chunks(&t.entropy_dot, &sums.entropy_dot, STRIDE, n)
-        add_chunks(&t.target_exps, &sums.target_exps, STRIDE, n)
+        add_chunks(&t.entropy_dot, &sums.entropy_dot, n)
+        add_chunks(&t.target_exps, &sums.target_exps, n)
 
 
 cdef inline void take_sums(const Job *job, Block *b, int r, RowTotals *t) noexcept nogil:
@@ -179,7 +184,7 @@ cdef inline void finish_sums(const Job *job, Scratch *s, Block *b, int r, RowTot
                              const Piece *whole) noexcept nogil:
     """Make the totals of row r its numbers. A dot that overflowed is summed again, term by term in
     double; what only an infinite logit or a statistic needs is looked for."""
-    cdef bint dots = job.what & LOSS and job.plan.reads_rows and not b.ignored[r]
+    cdef bint dots = needs_dots(job, b, r)
     cdef bint target_lost = dots and not isfinite(t.target_dot.coarse)
     cdef bint uniform_lost = dots and not isfinite(t.uniform_dot.coarse)
     if target_lost or uniform_lost:

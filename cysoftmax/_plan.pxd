@@ -1,6 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
 # Every "whether" and every tuned number of a call, decided once before its loops begin. Knows
-# shapes, strides, options and sizes; reads no number of an array. Bits depend on none of it.
+# shapes, strides, options and sizes; reads no number of an array. No choice made here changes a
+# bit of a result.
 #
 # The measurements are those of docs/performance.md and docs/notebook.md: AMD Zen 4 with AVX-512,
 # two cores, GCC 12, least of many alternating runs.
@@ -10,23 +11,25 @@ from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Plan)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._scratch cimport PAGE, SPAN, Scratch, lay_out
+from cysoftmax._sums cimport count_sixteens
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, SOFTMAX, STATS, VARIANCE, VJP
 
 cdef enum:
-    # No thread gets more scratch, whatever the number of classes, the dtype or the options.
+    # No thread gets more than 1 MiB of scratch, whatever the number of classes, the dtype or the
+    # options; a page of all scratch goes into its alignment.
     MOST_SCRATCH = (1 << 20) - PAGE
-    # All tiles that a thread works on stay in the L2 cache; those of contiguous classes, which
-    # cost no more to load one by one, in the L1 cache.
+    # All tiles of adjacent rows that a thread works on stay in the L2 cache; those of other rows,
+    # which cost no more to load one by one, in the L1 cache.
     TILES_IN_L2 = 1 << 19
     TILES_IN_L1 = 1 << 15
-    # Sixteen rows are worked on together if their exps stay in the L1 cache: 2 to 3 % of the time
-    # of 100 classes.
+    # Sixteen rows are worked on together if their exps stay in the L1 cache. That saves 2 to 3 % of
+    # the time of a few hundred classes.
     PART_IN_L1 = 1 << 14
     # Rows that are shorter end in too many unfinished cache lines to be streamed.
     STREAMED_ROW = 256
-    # Rows that are not larger are prefetched (256 x 128256: 0.87 of the time), this many bytes
-    # ahead of the next part (65536 x 100: 0.96).
+    # Rows that are not larger are prefetched (256 x 128256: 0.87 of the time),
     PREFETCHED_ROW = 1 << 20
+    # this many bytes ahead of the next part (65536 x 100: 0.96 of the time).
     PREFETCH_AHEAD = 1 << 12
 
 
@@ -99,8 +102,7 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
         not job.variance.contiguous or plan.streamed)
     plan.logits_in_scratch = (not job.x.contiguous or job.where.data != NULL
                               or job.loss.prescale != 1)
-    plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch or (
-        job.out.data != NULL and job.where.data != NULL)
+    plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch
     plan.exps_in_out = False
     plan.x_adjacent = rows_adjacent(job, &job.x)
     plan.out_adjacent = rows_adjacent(job, &job.out)
@@ -145,9 +147,10 @@ cdef inline void plan_rows(Job *job) noexcept:
     if (plan.exp_stride * TILE <= PART_IN_L1 and not plan.logits_in_scratch
             and not target_copied):
         plan.part_rows = TILE
-    plan.buffer_bytes = plan.part_rows * plan.exp_stride + 2 * PAGE     # see apart_from
+    plan.buffer_bytes = plan.part_rows * plan.exp_stride + PAGE         # see apart_from
     plan.rows_ahead = 0
-    if job.x.step == job.x.item and row_bytes <= PREFETCHED_ROW:    # of 16 bits: two for one
+    # (A row of 16 bits is half as long: each prefetch of a row covers two.)
+    if job.x.step == job.x.item and row_bytes <= PREFETCHED_ROW:
         plan.rows_ahead = plan.part_rows + PREFETCH_AHEAD // row_bytes
     # Exps of rows of several chunks wait, and are stored while those of the next row are computed:
     # 0.83 to 0.92 of the time of 1024 x 32000.
@@ -176,18 +179,18 @@ cdef inline bint fits_tile(const Job *job, const Array *array) noexcept:
 
 
 cdef inline bint rows_fill_tiles(const Job *job) noexcept:
-    """Return whether there are rows enough. A partly filled tile costs as much as a full one: as 5
-    rows of a few classes, or as 15 rows of 400 bytes."""
+    """Return whether there are rows enough. A partly filled tile costs as much as a full one: as
+    much as 5 single rows of a few classes, or 15 single rows of 400 bytes."""
     cdef ptrdiff_t as_rows = min(<ptrdiff_t>15, 4 + job.n_classes * job.itemsize // 32)
-    return (job.n_rows + TILE - 1) // TILE * as_rows < job.n_rows
+    return count_sixteens(job.n_rows) * as_rows < job.n_rows
 
 
 cdef inline void plan_tiles(Job *job) noexcept:
     """Plan the way TILES: blocks of as many tiles as stay in their cache. Of adjacent rows, the
     tiles of the next block are copied ahead if there is room for two blocks, and if most blocks
-    lie along one axis (of small images most cross a border)."""
+    lie along one axis (most blocks of small images cross the border of an image)."""
     cdef Plan *plan = &job.plan
-    cdef ptrdiff_t n_tiles = (job.n_rows + TILE - 1) // TILE
+    cdef ptrdiff_t n_tiles = count_sixteens(job.n_rows)
     cdef int copies = 2 if job.what & (LOG_SOFTMAX | VARIANCE) else 1, tiles
     plan.way = TILES
     plan.defers = False
@@ -213,8 +216,9 @@ cdef inline int tiles_that_fit(const Job *job, ptrdiff_t n_bytes, int copies) no
 # ---------------------------------------------------------------- spans
 
 cdef inline bint few_long_rows(const Job *job, int n_threads) noexcept:
-    """Return whether threads share rows: there are fewer than two for each, of several chunks.
-    Where exps are then computed twice, only if half of the threads would have no row."""
+    """Return whether threads share rows: there are fewer than two rows for each thread, and a row
+    has at least four chunks. If exps are then computed twice, only if at least half of the threads
+    would have no row."""
     if n_threads == 1 or job.n_classes < 4 * CHUNK:
         return False
     if job.out.data == NULL or job.what & (LOG_SOFTMAX | VJP) or exps_can_wait_in_out(job):

@@ -4,14 +4,12 @@
 
 from cysoftmax._formula cimport Block
 from cysoftmax._job cimport LABELS, Job, row_at
-from cysoftmax._kernels cimport TILE
 from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, reduce_piece
 from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from
 from cysoftmax._sums cimport Total, add, chunks, finish
 from cysoftmax._target cimport (
-    Masses, add_masses, gather_label_logits, label_dots, minus_rest_at_labels, read_mask,
-    sum_masses, weigh_row)
-from cysoftmax._what cimport GRAD, LOSS, VARIANCE
+    Masses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
+from cysoftmax._what cimport LOSS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
 cdef inline void weigh_rows(const Job *job, Scratch *s, Block *b, int begin,
@@ -57,11 +55,9 @@ cdef inline void reduce_rows(const Job *job, Scratch *s, Block *b, int begin,
                              int end) noexcept nogil:
     """Compute the sums of rows. Not in one loop with load_rows: no exp then waits for the maximum
     of its own row."""
-    cdef double[TILE] mass, logits          # the logits are reals
     cdef int r
     if job.what & LOSS and job.target_is == LABELS:
-        gather_label_logits(job, s, b, begin, end, mass, <char *>logits)
-        label_dots(job, b, begin, end, mass, <char *>logits)
+        label_dots(job, s, b, begin, end)
     for r in range(begin, end):
         if b.skipped[r]:
             continue
@@ -78,7 +74,7 @@ cdef inline void reduce_row(const Job *job, Scratch *s, Block *b, int r,
     cdef Total zero = Total(0, 0, 0), total
     cdef ptrdiff_t k
     reduce_piece(job, s, b, r, p, s.sums)
-    if job.plan.exps_alone:     # what follows, without anything that is not needed
+    if job.plan.exps_alone:     # as below, without the other sums: 1.4 % of 1000 classes
         total = Total(s.sums.exps.hi, s.sums.exps.lo, 0)
         for k in range(1, chunks(job.n_classes)):
             add(&total, s.sums[k].exps)
@@ -93,7 +89,7 @@ cdef inline void reduce_row(const Job *job, Scratch *s, Block *b, int r,
 
 cdef inline void write_rows(const Job *job, Scratch *s, Block *b, int begin,
                             int end) noexcept nogil:
-    """Write the outputs of rows; or leave the exps of the only one for the next reduce_rows."""
+    """Write the outputs of rows. With `defers`, a part is one row: its exps become pending."""
     cdef Piece *p
     cdef int r
     if job.out.data == NULL:
@@ -102,8 +98,7 @@ cdef inline void write_rows(const Job *job, Scratch *s, Block *b, int begin,
         for r in range(begin, end):
             if not b.skipped[r]:
                 write_variance(job, s, b, r, &s.pieces[r - begin])
-    if job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0:
-        minus_rest_at_labels(job, b, begin, end, s.pieces)
+    minus_rest_at_labels(job, b, begin, end, s.pieces)
     for r in range(begin, end):
         p = &s.pieces[r - begin]
         if b.skipped[r]:

@@ -49,10 +49,15 @@ cdef struct Scratch:
     ChunkSums *sums                 # of the chunks of a row
     Piece pieces[TILE]              # of the rows that are worked on together
     Overlap overlap
-    ptrdiff_t tiles_ready           # the other buffer has the tiles from this row on, or -1
+    ptrdiff_t tiles_ready           # the current buffer has the tiles from this row on, or -1
     ptrdiff_t carried_to            # column_carries end before this row, or -1
     Carry out_carry, variance_carry     # the unfinished cache line of each output
     bint bad_label                  # a label was out of range
+
+
+cdef inline bint holds(const Piece *p, ptrdiff_t c) noexcept nogil:
+    """Return whether class c is one of the piece's."""
+    return p.begin <= c < p.begin + p.n
 
 
 cdef inline char *take(uintptr_t *memory, ptrdiff_t n_bytes) noexcept nogil:
@@ -65,6 +70,7 @@ cdef inline char *take(uintptr_t *memory, ptrdiff_t n_bytes) noexcept nogil:
 cdef inline ptrdiff_t lay_out(const Job *job, Scratch *s, uintptr_t memory) noexcept nogil:
     """Set the pointers of a thread's scratch to the memory behind it; return the bytes taken."""
     cdef uintptr_t end = memory
+    s.buffers[0] = s.buffers[1] = NULL
     if job.plan.way == TILES:
         lay_out_tiles(job, s, &end)
     else:
@@ -128,7 +134,7 @@ cdef inline void open_scratch(const Job *job, Scratch *s) noexcept nogil:
 
 
 cdef inline char *apart_from(char *buffer, const char *x) noexcept nogil:
-    """Return a place in a buffer with two spare pages, half a page from x modulo a page. A load of
+    """Return a place in a buffer with a spare page, half a page from x modulo a page. A load of
     x whose low address bits equal those of a store still under way would wait for it (4K aliasing:
     3.5 times slower when measured)."""
     return buffer + ((<uintptr_t>x + PAGE // 2 - <uintptr_t>buffer) % PAGE & ~<uintptr_t>63)

@@ -12,10 +12,9 @@ from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._piece cimport (
     RowTotals, add_sums, exp_chunks, finish_sums, load_again, load_piece, reduce_piece)
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
-from cysoftmax._sums cimport ChunkSums, Total, chunks
+from cysoftmax._sums cimport ChunkSums, Total, chunks, count_sixteens
 from cysoftmax._target cimport (
-    Masses, add_masses, gather_label_logits, label_dots, minus_rest_at_labels, read_mask,
-    sum_masses, weigh_row)
+    Masses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
 from cysoftmax._what cimport GRAD, LOSS, SOFTMAX, STATS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
@@ -45,7 +44,7 @@ cdef inline void open_spans(SpanBlock *sb) noexcept nogil:
         sb.totals[r] = RowTotals(zero, zero, zero, zero, zero)
 
 
-cdef inline void walk_span(const Job *job, Scratch *s, const Block *b, int stage, ptrdiff_t u,
+cdef inline void walk_span(const Job *job, Scratch *s, const Block *b, Stage stage, ptrdiff_t u,
                            ChunkSums *sums, double *largest) noexcept nogil:
     """Do one stage for span u of a block: its sums go to the chunks at `sums`, its maximum to
     `largest`, its outputs to the arrays."""
@@ -86,12 +85,11 @@ cdef inline void write_span(const Job *job, Scratch *s, const Block *b, int r,
             exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & VARIANCE:
         write_variance(job, s, b, r, p)
-    if job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0:
-        minus_rest_at_labels(job, b, r, r + 1, p)
+    minus_rest_at_labels(job, b, r, r + 1, p)
     write_piece(job, s, b, r, p)
 
 
-cdef inline void join_span(const Job *job, SpanBlock *sb, int stage, ptrdiff_t u,
+cdef inline void join_span(const Job *job, SpanBlock *sb, Stage stage, ptrdiff_t u,
                            const ChunkSums *sums, double largest) noexcept nogil:
     """Add what a stage found in span u to its row: called for all spans in their order."""
     cdef int r = <int>(u // job.plan.n_spans)
@@ -107,11 +105,10 @@ cdef inline void join_span(const Job *job, SpanBlock *sb, int stage, ptrdiff_t u
         sb.block.shift[r] = largest
 
 
-cdef inline void end_stage(const Job *job, Scratch *s, SpanBlock *sb, int stage) noexcept nogil:
+cdef inline void end_stage(const Job *job, Scratch *s, SpanBlock *sb, Stage stage) noexcept nogil:
     """Compute what a stage leaves to be done for whole rows, after all of their spans."""
     cdef Block *b = &sb.block
-    cdef double[TILE] mass, logits          # the logits are reals
-    cdef int r, t, end
+    cdef int r, t
     for r in range(b.n_rows):
         if stage == WEIGH and not b.skipped[r]:
             weigh_row(job, b, r, &sb.masses[r])
@@ -121,8 +118,6 @@ cdef inline void end_stage(const Job *job, Scratch *s, SpanBlock *sb, int stage)
         elif stage == REDUCE:
             finish_sums(job, s, b, r, &sb.totals[r], NULL)
     if stage == LOAD and job.what & LOSS and job.target_is == LABELS:
-        for t in range((b.n_rows + TILE - 1) // TILE):
+        for t in range(count_sixteens(b.n_rows)):
             r = t * TILE
-            end = min(r + TILE, b.n_rows)
-            gather_label_logits(job, s, b, r, end, mass, <char *>logits)
-            label_dots(job, b, r, end, mass, <char *>logits)
+            label_dots(job, s, b, r, min(r + TILE, b.n_rows))

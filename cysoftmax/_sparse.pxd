@@ -9,7 +9,7 @@ from libc.string cimport memset
 from cysoftmax._job cimport Array, Job, expect
 from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport load_reals, put_real, real_at
-from cysoftmax._sums cimport Pair, Total, add_term, chunks
+from cysoftmax._sums cimport Pair, Total, add_term, chunks, pair_of
 
 cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row
     ptrdiff_t j, end                # the next entry, and the one after the last
@@ -36,27 +36,32 @@ cdef inline ptrdiff_t entry_bound(const Job *job, ptrdiff_t i) noexcept nogil:
     return max(<ptrdiff_t>0, min(index_at(job, job.sparse.indptr, i), job.sparse.n_entries))
 
 
-cdef inline ptrdiff_t first_entry(const Job *job, ptrdiff_t j, ptrdiff_t end,
-                                  ptrdiff_t c) noexcept nogil:
-    """Return the first of the entries j ... end - 1 of a row whose class is c or more."""
-    cdef ptrdiff_t middle
-    while j < end:
-        middle = j + (end - j) // 2
+cdef inline ptrdiff_t first_entry(const Job *job, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t c,
+                                  bint *bad) noexcept nogil:
+    """Return the first of the entries begin ... end - 1 of a row whose class is c or more. If its
+    neighbours contradict that, a class was changed during the search, which is then bad."""
+    cdef ptrdiff_t low = begin, high = end, middle
+    while low < high:
+        middle = low + (high - low) // 2
         if index_at(job, job.sparse.classes, middle) < c:
-            j = middle + 1
+            low = middle + 1
         else:
-            end = middle
-    return j
+            high = middle
+    if low > begin and not 0 <= index_at(job, job.sparse.classes, low - 1) < c:
+        bad[0] = True
+    if low < end and not c <= index_at(job, job.sparse.classes, low) < job.n_classes:
+        bad[0] = True
+    return low
 
 
-cdef inline Entries entries_of(const Job *job, ptrdiff_t i, ptrdiff_t begin,
-                               ptrdiff_t n) noexcept nogil:
+cdef inline Entries entries_of(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n,
+                               bint *bad) noexcept nogil:
     """Return the entries of n classes of row i, from class `begin` on."""
-    cdef Entries e = Entries(entry_bound(job, i), entry_bound(job, i + 1), begin, n)
-    if n < job.n_classes:
-        e.j = first_entry(job, e.j, e.end, begin)
-        e.end = first_entry(job, e.j, e.end, begin + n)
-    return e
+    cdef ptrdiff_t first = entry_bound(job, i), end = entry_bound(job, i + 1)
+    if n == job.n_classes:
+        return Entries(first, end, begin, n)
+    return Entries(first_entry(job, first, end, begin, bad),
+                   first_entry(job, first, end, begin + n, bad), begin, n)
 
 
 cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, double *mass,
@@ -113,33 +118,33 @@ cdef inline ptrdiff_t pack(const Job *job, Entries *e, bint weighted, const char
     return chunk
 
 
-cdef inline bint sum_entries(const Job *job, Entries e, bint weighted, Pair *sums,
-                             ptrdiff_t stride, bint *bad) noexcept nogil:
+cdef inline bint sum_entries(const Job *job, Entries e, bint weighted, Pair *first,
+                             bint *bad) noexcept nogil:
     """Do what sum_chunks does for a distribution; return whether any entry is not zero."""
     cdef ptrdiff_t k
     cdef bint any_entry = False
     cdef Packed p
     cdef int slot
     for k in range(chunks(e.n)):
-        sums[k * stride] = Pair(0, 0)
+        pair_of(first, k)[0] = Pair(0, 0)
     while e.j < e.end:
         k = pack(job, &e, weighted, NULL, &p, bad)
-        job.kernels.sum(p.a, p.n, &sums[k * stride].hi, &sums[k * stride].lo)
+        job.kernels.sum(p.a, p.n, &pair_of(first, k).hi, &pair_of(first, k).lo)
         for slot in range(p.n):
             any_entry |= real_at(job, <char *>p.a, slot, CHUNK) != 0
     return any_entry
 
 
-cdef inline void dot_entries(const Job *job, Entries e, const char *x, double shift, Pair *sums,
-                             ptrdiff_t stride, bint *bad) noexcept nogil:
+cdef inline void dot_entries(const Job *job, Entries e, const char *x, double shift, Pair *first,
+                             bint *bad) noexcept nogil:
     """Do what dot_chunks does for a distribution times the class weights."""
     cdef ptrdiff_t k
     cdef Packed p
     for k in range(chunks(e.n)):
-        sums[k * stride] = Pair(0, 0)
+        pair_of(first, k)[0] = Pair(0, 0)
     while e.j < e.end:
         k = pack(job, &e, True, x, &p, bad)
-        job.kernels.dot(p.a, p.x, p.n, shift, True, &sums[k * stride].hi, &sums[k * stride].lo)
+        job.kernels.dot(p.a, p.x, p.n, shift, True, &pair_of(first, k).hi, &pair_of(first, k).lo)
 
 
 cdef inline void add_entry_terms(const Job *job, Entries e, const char *x, double shift,

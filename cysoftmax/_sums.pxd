@@ -35,6 +35,11 @@ cdef inline ptrdiff_t chunk_size(ptrdiff_t n, ptrdiff_t k) noexcept nogil:
 
 # ---------------------------------------------------------------- of one row
 
+cdef inline Pair *pair_of(const Pair *first, ptrdiff_t k) noexcept nogil:
+    """Return the pair of chunk k, given the same pair of the first chunk."""
+    return <Pair *>(<const char *>first + k * <ptrdiff_t>sizeof(ChunkSums))
+
+
 cdef inline double two_sum(double a, double b, double *error) noexcept nogil:
     """Return a + b rounded, and its rounding error in `error` (Knuth's two-sum)."""
     cdef double s = a + b
@@ -56,36 +61,42 @@ cdef inline void finish(Total *total) noexcept nogil:
     total.fine += total.error
 
 
-cdef inline void sum_chunks(const Job *job, const char *a, ptrdiff_t n, Pair *sums,
-                            ptrdiff_t stride) noexcept nogil:
-    """Sum each chunk of n reals; the pair of a chunk is `stride` pairs after that of the last."""
+cdef inline double total_of(Total *total) noexcept nogil:
+    """Return a sum of chunks, once all were added."""
+    finish(total)
+    return total.coarse + total.fine
+
+
+cdef inline void sum_chunks(const Job *job, const char *a, ptrdiff_t n,
+                            Pair *first) noexcept nogil:
+    """Sum each chunk of n reals; `first` is the pair of the first chunk."""
+    cdef Pair *sums
     cdef ptrdiff_t k
     for k in range(chunks(n)):
+        sums = pair_of(first, k)
         job.kernels.sum(a + k * CHUNK * job.itemsize, chunk_size(n, k), &sums.hi, &sums.lo)
-        sums += stride
 
 
 cdef inline void dot_chunks(const Job *job, const char *a, const char *x, ptrdiff_t n,
-                            double shift, bint skip_zeros, Pair *sums,
-                            ptrdiff_t stride) noexcept nogil:
+                            double shift, bint skip_zeros, Pair *first) noexcept nogil:
     """Sum a (x - shift) over each chunk of n classes, all but exactly; a is ones if NULL."""
+    cdef Pair *sums
     cdef ptrdiff_t k, at
     for k in range(chunks(n)):
+        sums = pair_of(first, k)
         at = k * CHUNK * job.itemsize
         if a == NULL:
             job.kernels.diff_sum(x + at, chunk_size(n, k), shift, &sums.hi, &sums.lo)
         else:
             job.kernels.dot(a + at, x + at, chunk_size(n, k), shift, skip_zeros, &sums.hi,
                             &sums.lo)
-        sums += stride
 
 
-cdef inline void add_chunks(Total *total, const Pair *sums, ptrdiff_t stride,
-                            ptrdiff_t n) noexcept nogil:
+cdef inline void add_chunks(Total *total, const Pair *first, ptrdiff_t n) noexcept nogil:
     """Add the pairs of the next n chunks."""
     cdef ptrdiff_t k
     for k in range(n):
-        add(total, sums[k * stride])
+        add(total, pair_of(first, k)[0])
 
 
 cdef inline void add_terms(const Job *job, const char *a, const char *x, ptrdiff_t n,
@@ -110,13 +121,18 @@ cdef inline void add_term(const Job *job, double weight, const char *x, double s
 
 # ---------------------------------------------------------------- of all rows
 
-cdef inline double total_of_sixteens(const double *sixteens, ptrdiff_t n) noexcept nogil:
+cdef inline ptrdiff_t count_sixteens(ptrdiff_t n) noexcept nogil:
+    """Return the number of sixteens of n rows, the last one perhaps not full."""
+    return (n + TILE - 1) // TILE
+
+
+cdef inline double total_of_sixteens(const double *sums, ptrdiff_t n) noexcept nogil:
     """Return the sum of hi + lo over all sixteens of rows; the next pair is 4 numbers on."""
     cdef double hi = 0, lo = 0, error
     cdef ptrdiff_t g
     for g in range(n):
-        hi = two_sum(hi, sixteens[4 * g], &error)
-        lo += error + sixteens[4 * g + 1]
+        hi = two_sum(hi, sums[4 * g], &error)
+        lo += error + sums[4 * g + 1]
     return finite_sum(hi, lo)
 
 
@@ -126,7 +142,7 @@ cdef inline double total_of_rows(const Job *job, const double *values,
     cdef double[TILE] some
     cdef double hi = 0, lo = 0, error, sixteen, sixteen_error
     cdef ptrdiff_t g, r
-    for g in range((n + TILE - 1) // TILE):
+    for g in range(count_sixteens(n)):
         for r in range(TILE):
             some[r] = values[g * TILE + r] if g * TILE + r < n else 0
         job.doubles.add_up(some, &sixteen, &sixteen_error)

@@ -12,22 +12,15 @@ from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Job, RowWeights, class_at, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
-    BAD_LABEL, IGNORED_LABEL, load_mask, load_reals, logit_at, put_real, read_labels, real_at)
-from cysoftmax._scratch cimport Piece, Scratch
+    BAD_LABEL, IGNORED_LABEL, any_nonzero, count, load_mask, load_reals, logit_at, put_real,
+    read_labels, real_at)
+from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
     Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
 from cysoftmax._sums cimport (
-    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish,
-    sum_chunks)
-
-cdef enum:
-    STRIDE = sizeof(ChunkSums) // sizeof(Pair)  # from a chunk's pair to that of the next
-
-
-cdef inline bint holds(const Piece *p, ptrdiff_t c) noexcept nogil:
-    """Return whether class c is one of the piece's."""
-    return p.begin <= c < p.begin + p.n
-
+    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, count_sixteens, dot_chunks,
+    sum_chunks, total_of)
+from cysoftmax._what cimport GRAD
 
 # ---------------------------------------------------------------- open: labels and weights
 
@@ -46,7 +39,7 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         b.weights_step = 1
         for r in range(n_rows):
             weights[r] = job.plain_weights
-    clear_rows(b, (n_rows + TILE - 1) // TILE * TILE,   # a tile has 16 rows whatever n_rows is
+    clear_rows(b, <int>count_sixteens(n_rows) * TILE,     # a tile has 16 rows whatever n_rows is
                job.plan.way == TILES and n_rows % TILE == 0 and not job.plan.weighted)
     if job.target_is == LABELS:
         open_labels(job, b, bad)
@@ -72,7 +65,9 @@ cdef inline void open_labels(const Job *job, Block *b, bint *bad) noexcept nogil
     read_labels(job, b.first, b.n_rows, b.label)
     for r in range(b.n_rows):
         any_sign |= b.label[r]
-    for r in range(b.n_rows if any_sign < 0 else 0):
+    if any_sign >= 0:
+        return
+    for r in range(b.n_rows):
         if b.label[r] < 0:
             if b.label[r] == BAD_LABEL:
                 bad[0] = True
@@ -128,37 +123,20 @@ cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
         if job.target_is == DISTRIBUTION:
             sums[k].any_target = any_nonzero(job, p.a + at * job.itemsize, chunk_size(p.n, k))
     if job.target_is == DISTRIBUTION:
-        sum_chunks(job, p.a, p.n, &sums.target_sum, STRIDE)
+        sum_chunks(job, p.a, p.n, &sums.target_sum)
         weigh_target(job, p)
         if job.loss.class_weight != NULL:
-            sum_chunks(job, p.a, p.n, &sums.target_mass, STRIDE)
+            sum_chunks(job, p.a, p.n, &sums.target_mass)
     elif job.target_is == SPARSE:
-        entries = entries_of(job, i, p.begin, p.n)
+        entries = entries_of(job, i, p.begin, p.n, &s.bad_label)
         sums[0].any_target = sum_entries(
-            job, entries, False, &sums.target_sum, STRIDE, &s.bad_label)
+            job, entries, False, &sums.target_sum, &s.bad_label)
         for k in range(1, chunks(p.n)):
             sums[k].any_target = False
         if job.loss.class_weight != NULL:
-            sum_entries(job, entries, True, &sums.target_mass, STRIDE, &s.bad_label)
+            sum_entries(job, entries, True, &sums.target_mass, &s.bad_label)
     if p.mask != NULL and job.loss.smoothing != 0:
-        sum_chunks(job, p.base, p.n, &sums.weight_sum, STRIDE)
-
-
-cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nogil:
-    """Return how many of n bytes are not 0."""
-    cdef ptrdiff_t c, total = 0
-    for c in range(n):
-        total += mask[c] != 0
-    return total
-
-
-cdef inline bint any_nonzero(const Job *job, const char *a, ptrdiff_t n) noexcept nogil:
-    """Return whether any of n reals is not 0."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if real_at(job, a, c, n) != 0:
-            return True
-    return False
+        sum_chunks(job, p.base, p.n, &sums.weight_sum)
 
 
 cdef struct Masses:                 # what the target of one row weighs; see ChunkSums
@@ -176,17 +154,11 @@ cdef inline void add_masses(const Job *job, Masses *m, const ChunkSums *sums,
     if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
         for k in range(n):
             m.any_target |= sums[k].any_target
-        add_chunks(&m.target_sum, &sums.target_sum, STRIDE, n)
+        add_chunks(&m.target_sum, &sums.target_sum, n)
         if job.loss.class_weight != NULL:
-            add_chunks(&m.target_mass, &sums.target_mass, STRIDE, n)
+            add_chunks(&m.target_mass, &sums.target_mass, n)
     if job.where.data != NULL and job.loss.smoothing != 0:
-        add_chunks(&m.weight_sum, &sums.weight_sum, STRIDE, n)
-
-
-cdef inline double total_of(Total *total) noexcept nogil:
-    """Return a sum of chunks, once all were added."""
-    finish(total)
-    return total.coarse + total.fine
+        add_chunks(&m.weight_sum, &sums.weight_sum, n)
 
 
 cdef inline void weigh_row(const Job *job, Block *b, int r, Masses *m) noexcept nogil:
@@ -210,12 +182,19 @@ cdef inline void weigh_row(const Job *job, Block *b, int r, Masses *m) noexcept 
     weigh(job, b, r)
 
 
+cdef inline Entries piece_entries(const Job *job, Scratch *s, const Block *b, int r,
+                                  const Piece *p) noexcept nogil:
+    """Return the entries of a sparse target in a piece of row r."""
+    return entries_of(job, b.first + r, p.begin, p.n, &s.bad_label)
+
+
 # ---------------------------------------------------------------- dots: what the loss needs
 
-cdef inline void gather_label_logits(const Job *job, const Scratch *s, const Block *b, int begin,
-                                     int end, double *mass, char *logits) noexcept nogil:
-    """Gather the masses of labels, and as reals their logits, of at most 16 rows; 0 for a label
-    without mass, whose logit counts for nothing."""
+cdef inline void label_dots(const Job *job, const Scratch *s, Block *b, int begin,
+                            int end) noexcept nogil:
+    """Compute label mass times (logit - shift) of at most 16 rows: their target_dot. A label
+    without mass counts for nothing, whatever its logit is."""
+    cdef double[TILE] mass, logits      # the logits are reals
     cdef double logit
     cdef int r
     for r in range(begin, end):
@@ -226,12 +205,7 @@ cdef inline void gather_label_logits(const Job *job, const Scratch *s, const Blo
             logit = real_at(job, s.pieces[r - begin].x, b.label[r], job.n_classes)
         elif mass[r - begin] != 0:
             logit = logit_at(job, b.first + r, b.label[r])
-        put_real(job, logits, r - begin, TILE, logit)
-
-
-cdef inline void label_dots(const Job *job, Block *b, int begin, int end, const double *mass,
-                            const char *logits) noexcept nogil:
-    """Compute label mass times (logit - shift) of at most 16 rows: their target_dot."""
+        put_real(job, <char *>logits, r - begin, TILE, logit)
     job.kernels.terms(mass, logits, b.shift + begin, end - begin, b.target_dot_hi + begin,
                       b.target_dot_lo + begin)
 
@@ -241,12 +215,12 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
     """Sum masses times (x - shift), unless the target is a label, and with label smoothing class
     weights times (x - shift), over each chunk of a piece."""
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.target_dot, STRIDE)
+        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.target_dot)
     elif job.target_is == SPARSE:
-        dot_entries(job, entries_of(job, b.first + r, p.begin, p.n), p.x, b.shift[r],
-                    &sums.target_dot, STRIDE, &s.bad_label)
+        dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.target_dot,
+                    &s.bad_label)
     if weights_of(b, r).uniform_mass != 0:
-        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.uniform_dot, STRIDE)
+        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.uniform_dot)
 
 
 cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
@@ -255,8 +229,7 @@ cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r,
     if job.target_is == DISTRIBUTION:
         add_terms(job, p.a, p.x, p.n, b.shift[r], total)
     elif job.target_is == SPARSE:
-        add_entry_terms(job, entries_of(job, b.first + r, p.begin, p.n), p.x, b.shift[r], total,
-                        &s.bad_label)
+        add_entry_terms(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], total, &s.bad_label)
 
 
 cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int r,
@@ -264,10 +237,9 @@ cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int
     """Sum masses times exps over each chunk of a piece: total times the target's probability."""
     cdef ptrdiff_t k, c
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.target_exps, STRIDE)
+        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.target_exps)
     elif job.target_is == SPARSE:
-        dot_entries(job, entries_of(job, b.first + r, p.begin, p.n), p.e, 0, &sums.target_exps,
-                    STRIDE, &s.bad_label)
+        dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, &sums.target_exps, &s.bad_label)
     else:
         for k in range(chunks(p.n)):
             sums[k].target_exps = Pair(0, 0)
@@ -281,11 +253,14 @@ cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int
 cdef inline void minus_rest_at_labels(const Job *job, const Block *b, int begin, int end,
                                       const Piece *pieces) noexcept nogil:
     """Replace the exp of each label by minus the sum of the others (21), if (31) is used for it
-    and its piece holds it: the factor b / total then makes b (p - 1) of it."""
+    and its piece holds it: the factor b / total then makes b (p - 1) of it. Nothing for outputs
+    but the gradient of a loss of labels; for those it is done for several rows at a time."""
     cdef void *exps[TILE]
     cdef const RowWeights *w
     cdef const Piece *p
     cdef int r
+    if not (job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0):
+        return
     for r in range(begin, end):
         p = &pieces[r - begin]
         w = weights_of(b, r)
@@ -298,7 +273,7 @@ cdef inline void minus_rest_at_labels(const Job *job, const Block *b, int begin,
 cdef inline void minus_rest_at_entries(const Job *job, Scratch *s, const Block *b, int r,
                                        const Piece *p) noexcept nogil:
     """Do what minus_rest_at_labels does for each entry of a sparse target."""
-    cdef Entries entries = entries_of(job, b.first + r, p.begin, p.n)
+    cdef Entries entries = piece_entries(job, s, b, r, p)
     cdef ptrdiff_t c
     cdef double mass
     cdef void *place
@@ -331,7 +306,7 @@ cdef inline void subtract_label(const Job *job, const Block *b, int r, const Pie
 cdef inline void subtract_entries(const Job *job, Scratch *s, const Block *b, int r,
                                   const Piece *p, char *grad) noexcept nogil:
     """Subtract the mass of each entry of a sparse target from the gradient of a piece."""
-    cdef Entries entries = entries_of(job, b.first + r, p.begin, p.n)
+    cdef Entries entries = piece_entries(job, s, b, r, p)
     cdef ptrdiff_t c
     cdef double mass
     while entries.j < entries.end:

@@ -14,18 +14,13 @@ from cysoftmax._job cimport Array, Job, evenly_spaced, expect, row_at
 from cysoftmax._kernels cimport CHUNK, TILE, Kernels, NextTiles
 from cysoftmax._numbers cimport put_real, real_at
 from cysoftmax._scratch cimport Scratch
-from cysoftmax._sums cimport Pair, Total, add, chunk_size, chunks, finish
+from cysoftmax._sums cimport Pair, Total, add, chunk_size, chunks, count_sixteens, finish
 from cysoftmax._target cimport subtract_target
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, VARIANCE
 
 cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
     """Return tile t of those that are worked on together."""
     return tiles + t * job.plan.tile_stride
-
-
-cdef inline int count_tiles(const Block *b) noexcept nogil:
-    """Return the number of tiles that a block's rows fill, the last one perhaps in part."""
-    return (b.n_rows + TILE - 1) // TILE
 
 
 # ---------------------------------------------------------------- load
@@ -44,7 +39,7 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
         job.kernels.tiles_load(row_at(job, &job.x, b.first), job.x.step // job.itemsize,
                                job.n_classes, full, tiles, job.plan.tile_stride // job.itemsize,
                                b.shift)
-    for t in range(full if adjacent else 0, count_tiles(b)):
+    for t in range(full if adjacent else 0, <int>count_sixteens(b.n_rows)):
         rows_of_tile(job, &job.x, b, t * TILE, x)
         job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes,
                               tile_of(job, tiles, t), b.shift + t * TILE)
@@ -93,7 +88,7 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
     logits of labels are gathered long before they are used: a vector load right after the scalar
     stores would stall (store forwarding fails)."""
     cdef double[MOST_ROWS] mass, gathered       # what is gathered are reals
-    cdef int n_tiles = count_tiles(b), t, r
+    cdef int n_tiles = <int>count_sixteens(b.n_rows), t, r
     cdef char *tile
     if job.what & LOSS:
         label_masses(job, b, n_tiles * TILE, mass)
@@ -112,10 +107,11 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
             s.overlap.next_tiles.x = row_at(
                 job, &job.x, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))
         tile_sums(job, b, t * TILE, tile_of(job, tiles, t), &s.overlap.next_tiles)
-    for t in range(n_tiles if job.what & LOSS else 0):
-        r = t * TILE
-        job.kernels.terms(mass + r, <char *>gathered + r * job.itemsize, b.shift + r, TILE,
-                          b.target_dot_hi + r, b.target_dot_lo + r)
+    if job.what & LOSS:
+        for t in range(n_tiles):
+            r = t * TILE
+            job.kernels.terms(mass + r, <char *>gathered + r * job.itemsize, b.shift + r, TILE,
+                              b.target_dot_hi + r, b.target_dot_lo + r)
 
 
 cdef inline void label_masses(const Job *job, const Block *b, int n, double *mass) noexcept nogil:
@@ -124,8 +120,9 @@ cdef inline void label_masses(const Job *job, const Block *b, int n, double *mas
     for r in range(n):
         expect(0 <= b.label[r] < job.n_classes)
         mass[r] = 1
-    for r in range(n if b.weights_step != 0 else 0):
-        mass[r] = weights_of(b, r).label_mass if r < b.n_rows else 0
+    if b.weights_step != 0:
+        for r in range(n):
+            mass[r] = weights_of(b, r).label_mass if r < b.n_rows else 0
 
 
 cdef inline void note_nans(const Job *job, Block *b, int begin, const char *tile) noexcept nogil:
@@ -172,8 +169,8 @@ cdef inline void tile_sums(const Job *job, Block *b, int begin, char *tile,
 
 cdef inline void write_tiles(const Job *job, Scratch *s, const Block *b,
                              char *tiles) noexcept nogil:
-    """Write the outputs of a block's rows. Exps are scaled while they are stored, where nothing is
-    subtracted afterwards and whole vectors are stored."""
+    """Write the outputs of a block's rows. Exps are scaled while they are stored, if nothing is
+    subtracted or cleared afterwards and whole vectors are stored."""
     cdef const Kernels *k = job.kernels
     cdef char *outputs = s.second if job.what & LOG_SOFTMAX else tiles
     cdef bint spaced = evenly_spaced(job, b.first, b.n_rows)
@@ -182,12 +179,13 @@ cdef inline void write_tiles(const Job *job, Scratch *s, const Block *b,
     cdef bint scaled = job.plan.scales_only and not job.plan.weighted and (
         out_adjacent or job.out.contiguous)
     cdef double[MOST_ROWS] gathered         # reals
-    cdef int n_tiles = count_tiles(b), t, r
+    cdef int n_tiles = <int>count_sixteens(b.n_rows), t, r
     if job.out.data == NULL:
         return
-    for t in range(n_tiles if job.what & GRAD else 0):  # long before they are needed
-        k.tile_gather(tile_of(job, tiles, t), b.label + t * TILE,
-                      <char *>gathered + t * TILE * job.itemsize)
+    if job.what & GRAD:     # long before they are needed
+        for t in range(n_tiles):
+            k.tile_gather(tile_of(job, tiles, t), b.label + t * TILE,
+                          <char *>gathered + t * TILE * job.itemsize)
     for t in range(n_tiles):
         r = t * TILE
         if job.what & VARIANCE:
@@ -217,9 +215,10 @@ cdef inline void finish_tile(const Job *job, const Block *b, int begin, const ch
     else:
         if job.what & GRAD:
             memset(uses_rest, 1, TILE)      # a label of mass 1 has more than half of 1
-            for r in range(n_rows if b.weights_step != 0 else 0):
-                uses_rest[r] = (
-                    weights_of(b, begin + r).label_mass >= weights_of(b, begin + r).rest_from)
+            if b.weights_step != 0:
+                for r in range(n_rows):
+                    uses_rest[r] = (
+                        weights_of(b, begin + r).label_mass >= weights_of(b, begin + r).rest_from)
             k.tile_minus_rest(tile, b.label + begin, gathered, uses_rest, b.coarse + begin,
                               b.fine + begin)
         if not scaled:
@@ -236,9 +235,12 @@ cdef inline void clear_skipped(const Job *job, const Block *b, int begin,
     """Store zeros into a tile for the rows that are skipped."""
     cdef ptrdiff_t c
     cdef int r
-    for r in range(min(TILE, b.n_rows - begin) if job.plan.weighted else 0):
-        for c in range(job.n_classes if b.skipped[begin + r] else 0):
-            put_real(job, tile, c * TILE + r, job.n_classes * TILE, 0)
+    if not job.plan.weighted:
+        return
+    for r in range(min(TILE, b.n_rows - begin)):
+        if b.skipped[begin + r]:
+            for c in range(job.n_classes):
+                put_real(job, tile, c * TILE + r, job.n_classes * TILE, 0)
 
 
 cdef inline void tile_variance(const Job *job, const Block *b, int begin, const char *tile,
@@ -297,5 +299,5 @@ cdef inline void store_adjacent(const Job *job, const Array *array, const Block 
     job.kernels.tiles_store(tiles, job.plan.tile_stride // job.itemsize, job.n_classes, full,
                             factor_hi, b.factor_lo, row_at(job, array, b.first),
                             array.step // job.itemsize, carries, precede, follow)
-    if full < count_tiles(b):
+    if full < <int>count_sixteens(b.n_rows):
         store_tile(job, array, b, full * TILE, tile_of(job, tiles, full), scaled, NULL)

@@ -11,8 +11,9 @@ from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, SPARSE, Array, Job, RowWeights, class_at, expect, row_at)
 from cysoftmax._kernels cimport TILE, Carry, Kernels
 from cysoftmax._numbers cimport fill_classes, put_number, store_reals
-from cysoftmax._scratch cimport Pending, Piece, Scratch
-from cysoftmax._target cimport holds, minus_rest_at_entries, subtract_entries, subtract_label
+from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
+from cysoftmax._sums cimport count_sixteens
+from cysoftmax._target cimport minus_rest_at_entries, subtract_entries, subtract_label
 from cysoftmax._what cimport LOG_SOFTMAX, SOFTMAX, STATS, VJP
 
 # ---------------------------------------------------------------- exps times a factor
@@ -172,7 +173,7 @@ cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
     if job.sums.sixteens == NULL:
         return
     expect(b.first % TILE == 0)
-    for t in range((b.n_rows + TILE - 1) // TILE):
+    for t in range(count_sixteens(b.n_rows)):
         r = t * TILE
         sums = job.sums.sixteens + (b.first + r) // TILE * 4
         job.doubles.add_up(b.loss + r, sums, sums + 1)

@@ -41,10 +41,11 @@
 // The most tiles that tiles_load and tiles_store take at a time.
 #define CYSOFTMAX_TILES 8
 
-// The unfinished vec at the end of a streamed row (of 16-bit numbers, the unfinished cache line).
-// It waits for the beginning of the next row, so that only whole vecs are streamed, with AVX-512
-// whole cache lines. A plain store to a part of a line would first have to read the line from
-// memory, and the streamed stores after it would wait for that: write combining needs whole lines.
+// The unfinished vec, one vector register, at the end of a streamed row (of 16-bit numbers, the
+// unfinished cache line). It waits for the beginning of the next row, so that only whole vecs are
+// streamed, with AVX-512 whole cache lines. A plain store to a part of a line would first have to
+// read the line from memory, and the streamed stores after it would wait for that: write combining
+// needs whole lines.
 typedef struct {
     char bytes[64];
     void *place; // where the bytes belong
@@ -69,8 +70,7 @@ typedef struct {
 
 // `real` is the dtype of the table, float or double; a pointer to void points to reals.
 typedef struct {
-    ptrdiff_t itemsize; // bytes in a real
-    double exp_unit;    // 2^EXP_SCALE
+    double exp_unit; // 2^EXP_SCALE
     /* The largest number of contiguous classes for which tiles are faster than rows: if exps are
        stored as outputs, and if they are only summed. */
     ptrdiff_t tile_classes, tile_classes_read;
@@ -124,7 +124,7 @@ typedef struct {
     void (*minus_rest)(void *const *e, const double *coarse, const double *fine, int n);
     /* For a row whose target is a distribution a with the sum `mass`: each class with
        a[c] >= rest_from gets e[c] = -(the sum of the other exps), and a[c] -= mass + surplus, which
-       leaves the first bracket of (31), negated. */
+       leaves the residual mass. */
     void (*minus_rest_major)(void *e, void *a, ptrdiff_t n, double mass, double rest_from,
                              double surplus, double coarse, double fine);
     /* Return the first i with x[i] == value, or n if there is none. */
@@ -163,9 +163,9 @@ typedef struct {
     void (*tiles_load)(const void *x, ptrdiff_t stride, ptrdiff_t n, int n_tiles, void *tiles,
                        ptrdiff_t pitch, double *largest);
     /* The converse; hi, lo: (16 n_tiles,), or NULL. With streamed stores unless `edges` is NULL.
-       edges: 64 bytes for each class, in which the unfinished vec at its end waits. If the next
-       call is for the rows that follow these side by side, `follow` is true here and `precede`
-       there. */
+       edges: 64 bytes for each class, where the unfinished vec at the end of the class waits. If
+       the next call is for the rows that follow these side by side, `follow` is true here and
+       `precede` there. */
     void (*tiles_store)(const void *tiles, ptrdiff_t pitch, ptrdiff_t n, int n_tiles,
                         const double *hi, const double *lo, void *x, ptrdiff_t stride, void *edges,
                         int precede, int follow);

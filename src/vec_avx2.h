@@ -102,10 +102,10 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_ps(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_ps(a, b); }
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
     return _mm256_set_m128(_mm_loadu_ps(rows[4] + c), _mm_loadu_ps(rows[0] + c));
 }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
     _mm_storeu_ps(rows[0] + c, _mm256_castps256_ps128(a));
     _mm_storeu_ps(rows[4] + c, _mm256_extractf128_ps(a, 1));
 }
@@ -191,10 +191,10 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_pd(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_pd(a, b); }
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
     return _mm256_set_m128d(_mm_loadu_pd(rows[2] + c), _mm_loadu_pd(rows[0] + c));
 }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
     _mm_storeu_pd(rows[0] + c, _mm256_castpd256_pd128(a));
     _mm_storeu_pd(rows[2] + c, _mm256_extractf128_pd(a, 1));
 }

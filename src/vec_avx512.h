@@ -90,13 +90,13 @@ static inline vec v_load_end(const real *p, ptrdiff_t begin) {
 static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_ps(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_ps(a, b); }
 // Masked broadcasts from memory, which need no permutation.
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
     vec a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
     a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(rows[4] + c));
     a = _mm512_mask_broadcast_f32x4(a, 0x0f00, _mm_loadu_ps(rows[8] + c));
     return _mm512_mask_broadcast_f32x4(a, 0xf000, _mm_loadu_ps(rows[12] + c));
 }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
     _mm_storeu_ps(rows[0] + c, _mm512_castps512_ps128(a));
     _mm_storeu_ps(rows[4] + c, _mm512_extractf32x4_ps(a, 1));
     _mm_storeu_ps(rows[8] + c, _mm512_extractf32x4_ps(a, 2));
@@ -164,13 +164,13 @@ static inline vec v_load_end(const real *p, ptrdiff_t begin) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_pd(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_pd(a, b); }
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
     vec a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + c));
     a = _mm512_mask_broadcast_f64x2(a, 0x0c, _mm_loadu_pd(rows[2] + c));
     a = _mm512_mask_broadcast_f64x2(a, 0x30, _mm_loadu_pd(rows[4] + c));
     return _mm512_mask_broadcast_f64x2(a, 0xc0, _mm_loadu_pd(rows[6] + c));
 }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
     _mm_storeu_pd(rows[0] + c, _mm512_castpd512_pd128(a));
     _mm_storeu_pd(rows[2] + c, _mm512_extractf64x2_pd(a, 1));
     _mm_storeu_pd(rows[4] + c, _mm512_extractf64x2_pd(a, 2));

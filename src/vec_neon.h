@@ -144,11 +144,11 @@ static inline real v_sum16(const vec a[8]) {
 
 #endif
 
-// A vec has 16 bytes, one piece.
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) {
+// A vec has 16 bytes, one quarter.
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
     return v_load(rows[0] + c);
 }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) {
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
     v_store(rows[0] + c, a);
 }
 

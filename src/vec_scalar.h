@@ -105,8 +105,8 @@ static inline vec v_exponent(vec a) {
 // v_join(a, b, v_order(shift)): the VEC_LANES reals from place `shift` <= VEC_LANES on in a
 // followed by b.
 
-// A vec is made of pieces of 16 bytes, or is one real. Within each piece, interleave a and b as a0
-// b0 a1 b1 ...: their lower halves, and their upper halves.
+// A vec is made of quarters of 16 bytes, or is one real. Within each quarter, interleave a and b as
+// a0 b0 a1 b1 ...: their lower halves, and their upper halves.
 static inline vec v_zip_low(vec a, vec b) {
     (void)b;
     return a;
@@ -116,9 +116,9 @@ static inline vec v_zip_high(vec a, vec b) {
     return b;
 }
 
-// Load or store a vec whose piece i is at rows[i PIECE] + c, for PIECE reals in a piece.
-static inline vec v_load_pieces(const real *const *rows, ptrdiff_t c) { return rows[0][c]; }
-static inline void v_store_pieces(real *const *rows, ptrdiff_t c, vec a) { rows[0][c] = a; }
+// Load or store a vec whose quarter i is at rows[i QUARTER] + c, for QUARTER reals in a quarter.
+static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) { return rows[0][c]; }
+static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) { rows[0][c] = a; }
 
 // True where a byte is not 0, of the first n <= VEC_LANES bytes; false in the other lanes.
 static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {

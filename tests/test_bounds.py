@@ -13,33 +13,25 @@ SCALAR = "({0.scalar} with the instruction set ``scalar``)"
 
 # What each docstring says of accuracy, in its order.
 SAID = {
-    "softmax": [("at most {0.fused} ulp from the exact result " + SCALAR, bounds.SOFTMAX)],
-    "log_softmax": [("at most {0.fused} ulp, also where the result is close", bounds.LOG_SOFTMAX)],
+    "softmax": [("the error is at most {0.fused} ulp " + SCALAR, bounds.SOFTMAX)],
+    "log_softmax": [("at most {0.fused} ulp, even where the result is close", bounds.LOG_SOFTMAX)],
     "logsumexp": [("at most {0.fused} ulp of the larger of the result and", bounds.LOGSUMEXP)],
-    "cross_entropy": [("at most {0.fused} ulp of the dtype of the logits", bounds.LOSS)],
+    "cross_entropy": [("{0.fused} ulp of the dtype of the logits", bounds.LOSS)],
     "cross_entropy_grad": [],
     "cross_entropy_with_grad": [
-        (
-            "the entry for an index is at most {0.fused} ulp from the exact result,",
-            bounds.GRAD_AT_LABEL,
-        ),
-        ("those of the other classes {0.fused} ulp " + SCALAR, bounds.GRAD_OF_OTHERS),
+        ("the error is at most {0.fused} ulp at the class of an index", bounds.GRAD_AT_LABEL),
+        ("and {0.fused} ulp at the other classes " + SCALAR, bounds.GRAD_OF_OTHERS),
     ],
-    "cross_entropy_grad_hess": [
-        ("at most {0.fused} ulp from the exact result " + SCALAR, bounds.HESS)
-    ],
+    "cross_entropy_grad_hess": [("its error is at most {0.fused} ulp " + SCALAR, bounds.HESS)],
     "row_stats": [
-        ("the probability of a label at most {0.fused} ulp " + SCALAR, bounds.LABEL_PROB),
-        ("the `target_prob` of a distribution, at most {0.fused} ulp", bounds.TARGET_PROB),
+        ("the probability of a label is at most {0.fused} ulp " + SCALAR, bounds.LABEL_PROB),
+        ("distribution at most {0.fused} ulp", bounds.TARGET_PROB),
     ],
-    "softmax_vjp": [("the error is at most {0.fused} ulp of ``p *", bounds.VJP)],
+    "softmax_vjp": [("at most {0.fused} ulp of ``p *", bounds.VJP)],
 }
 WITH_OPTIONS = [
-    ("the loss of a row is at most {0.fused} ulp from the exact result", bounds.LOSS_WITH_OPTIONS),
-    (
-        "of the gradient at most {0.fused} ulp of the largest of the three terms",
-        bounds.GRAD_WITH_OPTIONS,
-    ),
+    ("the error of the loss of a row is at most {0.fused} ulp", bounds.LOSS_WITH_OPTIONS),
+    ("at most {0.fused} ulp of the largest of its three terms", bounds.GRAD_WITH_OPTIONS),
 ]
 
 
