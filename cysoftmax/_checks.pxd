@@ -21,6 +21,6 @@ cdef check_scale(value, cnp.ndarray x, int axis)
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1
 cdef cnp.ndarray class_last(cnp.ndarray array, int axis)
 cdef cnp.ndarray workspace(cnp.ndarray like, out)
-cdef copy_if_overlapping(array, out)
+cdef copy_if_overlapping(array, out, bint by_row=*)
 cdef int copy_overlapping_options(Options options, out) except -1
 cdef copy_to_out(cnp.ndarray work, out)

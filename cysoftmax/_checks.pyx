@@ -252,13 +252,17 @@ cdef bint same_memory(cnp.ndarray a, cnp.ndarray b) noexcept:
     )
 
 
-cdef copy_if_overlapping(array, out):
-    """Return ``array``, or a copy if writing ``out`` row by row would change its later rows."""
+cdef copy_if_overlapping(array, out, bint by_row=True):
+    """Return ``array``, or a copy if writing ``out`` row by row would change what is read later.
+
+    An array that is read ``by_row`` may be the same memory as ``out``: each row is read before it
+    is written. Class weights and the parts of a sparse target are read in another order.
+    """
     if out is None:
         return array
     if isinstance(array, tuple):  # the parts of a sparse target
-        return tuple([copy_if_overlapping(part, out) for part in array])
-    if not cnp.PyArray_Check(array) or same_memory(array, out):
+        return tuple([copy_if_overlapping(part, out, False) for part in array])
+    if not cnp.PyArray_Check(array) or (by_row and same_memory(array, out)):
         return array
     return array.copy() if overlap(array, out) else array
 
@@ -266,7 +270,7 @@ cdef copy_if_overlapping(array, out):
 cdef int copy_overlapping_options(Options options, out) except -1:
     """Replace the arrays among the options that overlap ``out`` by copies."""
     if options is not None:
-        options.class_weight = copy_if_overlapping(options.class_weight, out)
+        options.class_weight = copy_if_overlapping(options.class_weight, out, False)
         options.sample_weight = copy_if_overlapping(options.sample_weight, out)
         options.where = copy_if_overlapping(options.where, out)
     return 0
@@ -447,7 +451,8 @@ def check_sparse(matrix, x, axis):
             f"target must have an indptr of {n_rows + 1} numbers, from 0 to its number of entries "
             f"and never falling; got {np.array2string(indptr, threshold=8)}"
         )
-    data, classes = data[: indptr[-1]], classes[: indptr[-1]]
+    n_entries = min(int(indptr[-1]), len(classes), len(data))  # read once
+    data, classes = data[:n_entries], classes[:n_entries]
     if classes.size and not (classes.min() >= 0 and classes.max() < n_classes):
         at = np.argmax((classes < 0) | (classes >= n_classes))
         row = int(np.searchsorted(indptr, at, side="right")) - 1

@@ -17,9 +17,9 @@ from libc.string cimport memset
 
 from cysoftmax._formula cimport factor_for
 from cysoftmax._job cimport (
-    CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPANS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
+    CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
 from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
-from cysoftmax._loops cimport span_bytes, walk
+from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._numbers cimport BAD_LABEL, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
@@ -134,8 +134,7 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
     make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
-    if job.plan.way == SPANS:
-        n_bytes += span_bytes(job)
+    n_bytes += span_blocks_bytes(job)
     if sums:
         numbers = 2 * job.n_rows if job.plan.sums_each_row else 4 * count_sixteens(job.n_rows)
         n_bytes += numbers * sizeof(double)

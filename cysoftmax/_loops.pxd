@@ -1,6 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# The parallel loops: blocks of rows, one thread each; or the spans of a block's rows, all threads
-# together. Knows the stages of a block and their order; leaves the classes to the three ways.
+# The parallel loops: blocks of rows, each of one thread; or of few long rows, one block after the
+# other, whose spans all threads share. Knows the stages of a block and their order; leaves the
+# classes to the three ways.
 
 from cython.parallel cimport parallel, prange
 from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, finish_part
@@ -65,94 +66,130 @@ cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t i
 
 
 cdef inline void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
-    """Do all blocks, of rows or tiles: each is one thread's. With `weigh_only`, only add up what
-    the rows weigh."""
+    """Do all blocks, each of which is one thread's. With `weigh_only`, only add up what the rows
+    weigh."""
     cdef ptrdiff_t i
     cdef fp_mode mode = 0
     if job.plan.n_threads == 1:
         mode = fp_enter()
         for i in range(job.plan.n_blocks):
-            do_or_weigh(job, scratch_of(job, memory, 0), i, weigh_only)
+            do_or_weigh(job, memory, 0, i, weigh_only)
         close_scratch(job, scratch_of(job, memory, 0))
         fp_leave(mode)
         return
     with parallel(num_threads=job.plan.n_threads):
         mode = fp_enter()
         for i in prange(job.plan.n_blocks, schedule="static", chunksize=job.plan.thread_blocks):
-            do_or_weigh(job, scratch_of(job, memory, thread_num()), i, weigh_only)
+            do_or_weigh(job, memory, thread_num(), i, weigh_only)
         close_scratch(job, scratch_of(job, memory, thread_num()))
         fp_leave(mode)
 
 
-cdef inline void do_or_weigh(const Job *job, Scratch *s, ptrdiff_t i,
+cdef inline void do_or_weigh(const Job *job, char *memory, int thread, ptrdiff_t i,
                              bint weigh_only) noexcept nogil:
-    if weigh_only:
-        weigh_block(job, s, i)
+    if job.plan.way == SPANS:
+        do_span_block(job, memory, thread, i, weigh_only)
+    elif weigh_only:
+        weigh_block(job, scratch_of(job, memory, thread), i)
     else:
-        do_block(job, s, i)
+        do_block(job, scratch_of(job, memory, thread), i)
 
 
 # ---------------------------------------------------------------- spans of long rows
 
 cdef inline ptrdiff_t spans_of_round(const Job *job) noexcept nogil:
-    """Return how many spans are walked before their sums are added: enough that the barrier costs
-    little, few enough that the sums of their chunks take little memory."""
+    """Return how many spans are walked before their sums are added: one, or if threads share them,
+    so many that the barrier costs little, and the sums of their chunks take little memory."""
+    if not job.plan.shares_spans:
+        return 1
     return min(job.plan.n_spans * min(job.n_rows, <ptrdiff_t>job.plan.block_rows),
                <ptrdiff_t>(16 * job.plan.n_threads + 32))
 
 
 cdef inline ptrdiff_t span_bytes(const Job *job) noexcept nogil:
-    """Return the bytes of memory that the threads share: a block, and the sums of a round."""
-    return sizeof(SpanBlock) + spans_of_round(job) * (
-        SPAN_CHUNKS * sizeof(ChunkSums) + sizeof(double))
+    """Return the bytes of memory of a block of spans, and of the sums of a round."""
+    return (sizeof(SpanBlock) + spans_of_round(job) * (
+        SPAN_CHUNKS * sizeof(ChunkSums) + sizeof(double)) + 63) // 64 * 64
 
 
-cdef inline void do_spans(const Job *job, char *memory, bint weigh_only) noexcept nogil:
-    """Do all rows in blocks, the spans of which the threads share. With `weigh_only`, only add up
-    what the rows weigh."""
-    cdef Scratch *s = scratch_of(job, memory, 0)
-    cdef SpanBlock *sb = <SpanBlock *>(memory + job.plan.n_threads * job.plan.scratch_bytes)
-    cdef ptrdiff_t i
-    cdef fp_mode mode = fp_enter()
-    for i in range(job.plan.n_blocks):
-        open_block_at(job, s, &sb.block, i, sb.weights)
-        open_spans(sb)
-        if job.plan.reads_rows:
-            do_stage(job, memory, sb, WEIGH)
-        if not weigh_only:
-            if not job.what & VJP:
-                do_stage(job, memory, sb, LOAD)
-            do_stage(job, memory, sb, REDUCE)
-            finish_part(job, &sb.block, 0, sb.block.n_rows)
-            finish_block(job, &sb.block)
-            if job.out.data != NULL:
-                do_stage(job, memory, sb, WRITE)
-            store_block(job, &sb.block)
-        else:
-            store_sums(job, &sb.block)
-    fp_leave(mode)
+cdef inline ptrdiff_t span_blocks_bytes(const Job *job) noexcept nogil:
+    """Return the bytes of memory of all blocks of spans that are worked on at a time."""
+    if job.plan.way != SPANS:
+        return 0
+    return span_bytes(job) * (1 if job.plan.shares_spans else job.plan.n_threads)
 
 
-cdef inline void do_stage(const Job *job, char *memory, SpanBlock *sb, Stage stage) noexcept nogil:
+cdef inline SpanBlock *span_block(const Job *job, char *memory, int thread) noexcept nogil:
+    """Return the memory of a block, which is one thread's, or that of all if they share it."""
+    cdef char *shared = memory + job.plan.n_threads * job.plan.scratch_bytes
+    return <SpanBlock *>(shared + thread * span_bytes(job))
+
+
+cdef inline void do_span_block(const Job *job, char *memory, int thread, ptrdiff_t index,
+                               bint weigh_only) noexcept nogil:
+    """Take one block of long rows through the four stages: each for all spans, then the next."""
+    cdef Scratch *s = scratch_of(job, memory, thread)
+    cdef SpanBlock *sb = span_block(job, memory, thread)
+    open_block_at(job, s, &sb.block, index, sb.weights)
+    open_spans(sb)
+    if job.plan.reads_rows:
+        do_stage(job, memory, thread, WEIGH)
+    if weigh_only:
+        store_sums(job, &sb.block)
+        return
+    if not job.what & VJP:
+        do_stage(job, memory, thread, LOAD)
+    do_stage(job, memory, thread, REDUCE)
+    finish_part(job, &sb.block, 0, sb.block.n_rows)
+    finish_block(job, &sb.block)
+    if job.out.data != NULL:
+        do_stage(job, memory, thread, WRITE)
+    store_block(job, &sb.block)
+
+
+cdef inline void do_stage(const Job *job, char *memory, int thread, Stage stage) noexcept nogil:
     """Do one stage for all spans of a block, in rounds; after each, sums are added in order."""
-    cdef ptrdiff_t n = job.plan.n_spans * sb.block.n_rows, size = spans_of_round(job)
-    cdef ptrdiff_t first = 0, end, u
+    cdef SpanBlock *sb = span_block(job, memory, thread)
     cdef ChunkSums *sums = <ChunkSums *>(sb + 1)
+    cdef ptrdiff_t n = job.plan.n_spans * sb.block.n_rows, size = spans_of_round(job)
     cdef double *largest = <double *>(sums + size * SPAN_CHUNKS)
-    cdef fp_mode mode = 0
+    cdef ptrdiff_t first = 0, end, u
     while first < n:
         end = min(first + size, n)
-        with parallel(num_threads=job.plan.n_threads):
-            mode = fp_enter()
-            for u in prange(first, end, schedule="static"):
-                walk_span(job, scratch_of(job, memory, thread_num()), &sb.block, stage, u,
+        if job.plan.shares_spans:
+            share_spans(job, memory, stage, first, end, sums, largest)
+        else:
+            for u in range(first, end):
+                walk_span(job, scratch_of(job, memory, thread), &sb.block, stage, u,
                           sums + (u - first) * SPAN_CHUNKS, largest + (u - first))
-            close_scratch(job, scratch_of(job, memory, thread_num()))
-            fp_leave(mode)
         for u in range(first, end):
             join_span(job, sb, stage, u, sums + (u - first) * SPAN_CHUNKS, largest[u - first])
         first = end
-    end_stage(job, scratch_of(job, memory, 0), sb, stage)
+    end_stage(job, scratch_of(job, memory, thread), sb, stage)
+
+
+cdef inline void share_spans(const Job *job, char *memory, Stage stage, ptrdiff_t first,
+                             ptrdiff_t end, ChunkSums *sums, double *largest) noexcept nogil:
+    """Do one stage for some spans of the block that all threads share."""
+    cdef ptrdiff_t u
+    cdef fp_mode mode = 0
+    with parallel(num_threads=job.plan.n_threads):
+        mode = fp_enter()
+        for u in prange(first, end, schedule="static"):
+            walk_span(job, scratch_of(job, memory, thread_num()),
+                      &span_block(job, memory, 0).block, stage, u,
+                      sums + (u - first) * SPAN_CHUNKS, largest + (u - first))
+        close_scratch(job, scratch_of(job, memory, thread_num()))
+        fp_leave(mode)
+
+
+cdef inline void do_shared_spans(const Job *job, char *memory, bint weigh_only) noexcept nogil:
+    """Do all blocks, one after the other, the spans of which all threads share."""
+    cdef ptrdiff_t i
+    cdef fp_mode mode = fp_enter()
+    for i in range(job.plan.n_blocks):
+        do_span_block(job, memory, 0, i, weigh_only)
+    fp_leave(mode)
 
 
 # ---------------------------------------------------------------- all rows
@@ -163,8 +200,8 @@ cdef inline bint walk(const Job *job, char *memory, bint weigh_only) noexcept no
     cdef int t
     for t in range(job.plan.n_threads):
         open_scratch(job, scratch_of(job, memory, t))
-    if job.plan.way == SPANS:
-        do_spans(job, memory, weigh_only)
+    if job.plan.shares_spans:
+        do_shared_spans(job, memory, weigh_only)
     else:
         do_blocks(job, memory, weigh_only)
     for t in range(job.plan.n_threads):

@@ -40,7 +40,8 @@ cdef inline void make_plan(Job *job, int n_threads, ptrdiff_t stream_bytes) noex
     plan.n_threads = n_threads
     plan_rows_weights(job)
     plan_arrays(job, stream_bytes)
-    if few_long_rows(job, n_threads):
+    plan.shares_spans = few_long_rows(job, n_threads)
+    if plan.shares_spans:
         plan_spans(job)
     elif suits_tiles(job):
         plan_tiles(job)
@@ -56,7 +57,7 @@ cdef inline void make_plan(Job *job, int n_threads, ptrdiff_t stream_bytes) noex
             plan_spans(job)
     plan.scratch_bytes = scratch_needed(job)
     plan.n_blocks = (job.n_rows + plan.block_rows - 1) // plan.block_rows
-    if plan.way != SPANS:
+    if not plan.shares_spans:
         plan.n_threads = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>n_threads, plan.n_blocks))
     plan.thread_blocks = (plan.n_blocks + plan.n_threads - 1) // plan.n_threads
     plan.sums_each_row = plan.block_rows % TILE != 0 or plan.way == SPANS
@@ -235,14 +236,17 @@ cdef inline bint exps_can_wait_in_out(const Job *job) noexcept:
 
 
 cdef inline void plan_spans(Job *job) noexcept:
-    """Plan the way SPANS: blocks of rows enough that each thread has a few spans."""
+    """Plan the way SPANS: blocks of one row, or of as many that each of the threads that share a
+    block has a few spans."""
     cdef Plan *plan = &job.plan
     plan.way = SPANS
     plan.defers = plan.loads_ahead = plan.assembles = False
     plan.part_rows = 1
     plan.n_spans = (job.n_classes + SPAN - 1) // SPAN
-    plan.block_rows = <int>max(<ptrdiff_t>1, min(
-        <ptrdiff_t>MOST_ROWS, (4 * plan.n_threads + plan.n_spans - 1) // plan.n_spans))
+    plan.block_rows = 1
+    if plan.shares_spans:
+        plan.block_rows = <int>max(<ptrdiff_t>1, min(
+            <ptrdiff_t>MOST_ROWS, (4 * plan.n_threads + plan.n_spans - 1) // plan.n_spans))
     plan.buffer_bytes = SPAN * job.itemsize
     plan.exps_in_out = exps_can_wait_in_out(job)
     if plan.exps_in_out:

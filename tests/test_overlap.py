@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy.sparse
 from calls import BY_NAME, CALLS, each_call, inputs, moved, over_calls, room_for
 from cases import REAL, assert_same_bits, assert_same_results, dtype_of, some_labels, some_logits
 
@@ -179,3 +180,21 @@ def test_the_two_outputs_may_alternate_in_memory():
     got = cysoftmax.cross_entropy_grad_hess(x, labels, out=(both[..., 0], both[..., 1]))
     want = cysoftmax.cross_entropy_grad_hess(x, labels)
     assert_same_results(got._asdict(), want._asdict())
+
+
+def test_out_in_the_memory_of_what_is_not_read_row_by_row_gives_what_no_overlap_would():
+    rng = np.random.default_rng(0)
+    n = 64
+    x = rng.standard_normal((n, n)).astype(np.float32)
+    labels = rng.permutation(n)
+    weight = rng.uniform(0.5, 2, n).astype(np.float32)
+    want = cysoftmax.cross_entropy(x, labels, class_weight=weight.copy(), reduction="none")
+    got = cysoftmax.cross_entropy(x, labels, class_weight=weight, reduction="none", out=weight)
+    assert got is weight
+    np.testing.assert_array_equal(got, want)
+    starts = np.r_[np.zeros(n - 1, int), 40, n]  # all entries are those of the last two rows
+    classes = np.r_[np.arange(40), np.arange(n - 40)]
+    target = scipy.sparse.csr_array((rng.random(n, np.float32), classes, starts), shape=(n, n))
+    want = cysoftmax.cross_entropy(x, target.copy(), reduction="none")
+    got = cysoftmax.cross_entropy(x, target, reduction="none", out=target.data)
+    np.testing.assert_array_equal(got, want)
