@@ -92,6 +92,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint logits_in_scratch          # logits are copied as reals before they are worked on
     bint exps_in_scratch            # exps, or rows of the output, have room in scratch
     bint shares_spans               # SPANS: all threads work on one block, not each on its own
+    bint exps_over_logits           # exps take the place of logits in scratch
     bint exps_in_out                # SPANS: exps wait in the output for their sum
     bint out_in_scratch, variance_in_scratch        # rows are computed there, then stored
     bint defers                     # exps of a row wait, and are stored during the next row

@@ -4,6 +4,7 @@
 # classes to the three ways.
 
 from cython.parallel cimport parallel, prange
+
 from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, finish_part
 from cysoftmax._job cimport SPANS, TILES, Job, RowWeights
 from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode

@@ -50,7 +50,7 @@ cdef inline void exp_chunks(const Job *job, Scratch *s, const Piece *p, double s
         job.kernels.exp_sum(
             p.x + at, n, shift, job.loss.inv_temperature,
             next_row + at if next_row != NULL else NULL, e + at if e != NULL else NULL,
-            &sums[k].exps.hi, &sums[k].exps.lo)
+            &sums[k].sum.exps.hi, &sums[k].sum.exps.lo)
         if s.overlap.previous.e != NULL:
             store_pending(job, s, at, n)
     s.overlap.previous.e = NULL
@@ -67,13 +67,13 @@ cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r,
     """Compute all sums over the chunks of a piece of row r. Dots come first: exps may be written
     over the logits."""
     if job.what & VJP:
-        dot_chunks(job, p.a, p.x, p.n, 0, False, &sums.target_dot)
+        dot_chunks(job, p.a, p.x, p.n, 0, False, &sums.sum.target_dot)
         return
     if needs_dots(job, b, r):
         target_dots(job, s, b, r, p, sums)
     exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & STATS:
-        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.entropy_dot)
+        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.sum.entropy_dot)
         target_exp_dots(job, s, b, r, p, sums)
 
 
@@ -81,17 +81,17 @@ cdef inline void add_sums(const Job *job, const Block *b, int r, RowTotals *t,
                           const ChunkSums *sums, ptrdiff_t n) noexcept nogil:
     """Add what reduce_piece found in the next n chunks of row r."""
     if job.what & VJP:
-        add_chunks(&t.target_dot, &sums.target_dot, n)
+        add_chunks(&t.target_dot, &sums.sum.target_dot, n)
         return
-    add_chunks(&t.exps, &sums.exps, n)
+    add_chunks(&t.exps, &sums.sum.exps, n)
     if needs_dots(job, b, r):
         if job.target_is != LABELS:
-            add_chunks(&t.target_dot, &sums.target_dot, n)
+            add_chunks(&t.target_dot, &sums.sum.target_dot, n)
         if weights_of(b, r).uniform_mass != 0:
-            add_chunks(&t.uniform_dot, &sums.uniform_dot, n)
+            add_chunks(&t.uniform_dot, &sums.sum.uniform_dot, n)
     if job.what & STATS:
-        add_chunks(&t.entropy_dot, &sums.entropy_dot, n)
-        add_chunks(&t.target_exps, &sums.target_exps, n)
+        add_chunks(&t.entropy_dot, &sums.sum.entropy_dot, n)
+        add_chunks(&t.target_exps, &sums.sum.target_exps, n)
 
 
 cdef inline void take_sums(const Job *job, Block *b, int r, RowTotals *t) noexcept nogil:

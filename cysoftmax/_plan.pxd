@@ -12,7 +12,7 @@ from cysoftmax._job cimport (
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._scratch cimport PAGE, SPAN, Scratch, lay_out
 from cysoftmax._sums cimport count_sixteens
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, SOFTMAX, STATS, VARIANCE, VJP
+from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VARIANCE, VJP
 
 cdef enum:
     # No thread gets more than 1 MiB of scratch, whatever the number of classes, the dtype or the
@@ -104,6 +104,10 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     plan.logits_in_scratch = (not job.x.contiguous or job.where.data != NULL
                               or job.loss.prescale != 1)
     plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch
+    # Unless something needs the logits after the exps, or again if a dot product overflows.
+    plan.exps_over_logits = plan.logits_in_scratch and job.what & (SOFTMAX | GRAD) and not (
+        job.what & LOSS and (job.target_is == DISTRIBUTION or job.target_is == SPARSE
+                             or job.loss.smoothing != 0))
     plan.exps_in_out = False
     plan.x_adjacent = rows_adjacent(job, &job.x)
     plan.out_adjacent = rows_adjacent(job, &job.out)

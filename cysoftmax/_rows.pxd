@@ -8,7 +8,7 @@ from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, redu
 from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from
 from cysoftmax._sums cimport Total, add, chunks, finish
 from cysoftmax._target cimport (
-    Masses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
+    RowMasses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
 from cysoftmax._what cimport LOSS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
@@ -16,7 +16,7 @@ cdef inline void weigh_rows(const Job *job, Scratch *s, Block *b, int begin,
                             int end) noexcept nogil:
     """Read masks and distributions of rows, one after the other: what they weigh."""
     cdef ptrdiff_t i
-    cdef Masses masses
+    cdef RowMasses masses
     cdef Piece *p
     cdef int r
     for r in range(begin, end):
@@ -25,7 +25,7 @@ cdef inline void weigh_rows(const Job *job, Scratch *s, Block *b, int begin,
         if b.skipped[r] or not job.plan.reads_rows:
             continue
         i = b.first + r
-        masses = Masses(Total(0, 0, 0), Total(0, 0, 0), Total(0, 0, 0), 0, False)
+        masses = RowMasses(Total(0, 0, 0), Total(0, 0, 0), Total(0, 0, 0), 0, False)
         read_mask(job, s, i, p)
         sum_masses(job, s, i, p, s.sums)
         add_masses(job, &masses, s.sums, chunks(job.n_classes))
@@ -45,6 +45,9 @@ cdef inline void load_rows(const Job *job, Scratch *s, Block *b, int begin, int 
             b.label[r] = 0
             continue
         load_piece(job, s, b.first + r, p, &b.shift[r])
+        if job.plan.exps_over_logits:
+            p.e = <char *>p.x
+            continue
         if exps == NULL and job.plan.exps_in_scratch:
             exps = apart_from(s.buffers[s.current], p.x)
         if exps != NULL:
@@ -75,9 +78,9 @@ cdef inline void reduce_row(const Job *job, Scratch *s, Block *b, int r,
     cdef ptrdiff_t k
     reduce_piece(job, s, b, r, p, s.sums)
     if job.plan.exps_alone:     # as below, without the other sums: 1.4 % of 1000 classes
-        total = Total(s.sums.exps.hi, s.sums.exps.lo, 0)
+        total = Total(s.sums.sum.exps.hi, s.sums.sum.exps.lo, 0)
         for k in range(1, chunks(job.n_classes)):
-            add(&total, s.sums[k].exps)
+            add(&total, s.sums[k].sum.exps)
         finish(&total)
         b.coarse[r] = total.coarse
         b.fine[r] = total.fine

@@ -97,8 +97,8 @@ cdef inline void lay_out_rows(const Job *job, Scratch *s, uintptr_t *end) noexce
     cdef ptrdiff_t n = job.n_classes, reals
     if job.plan.way == SPANS:
         n = min(n, <ptrdiff_t>SPAN)
-    reals = (n * job.itemsize // PAGE + 1) * PAGE
-    if job.plan.exps_in_scratch:
+    reals = n * job.itemsize
+    if job.plan.exps_in_scratch and not job.plan.exps_over_logits:
         s.buffers[0] = s.buffers[1] = take(end, job.plan.buffer_bytes)
         if job.plan.defers:
             s.buffers[1] = take(end, job.plan.buffer_bytes)

@@ -14,7 +14,7 @@ from cysoftmax._piece cimport (
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport ChunkSums, Total, chunks, count_sixteens
 from cysoftmax._target cimport (
-    Masses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
+    RowMasses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
 from cysoftmax._what cimport GRAD, LOSS, SOFTMAX, STATS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
@@ -30,7 +30,7 @@ cdef enum Stage:
 cdef struct SpanBlock:              # a block of rows, whose spans threads share
     Block block
     RowWeights[MOST_ROWS] weights
-    Masses[MOST_ROWS] masses
+    RowMasses[MOST_ROWS] masses
     RowTotals[MOST_ROWS] totals
 
 
@@ -40,7 +40,7 @@ cdef inline void open_spans(SpanBlock *sb) noexcept nogil:
     cdef int r
     for r in range(sb.block.n_rows):
         sb.block.shift[r] = -INFINITY
-        sb.masses[r] = Masses(zero, zero, zero, 0, False)
+        sb.masses[r] = RowMasses(zero, zero, zero, 0, False)
         sb.totals[r] = RowTotals(zero, zero, zero, zero, zero)
 
 
@@ -80,7 +80,7 @@ cdef inline void write_span(const Job *job, Scratch *s, const Block *b, int r,
         p.e = class_at(job, &job.out, b.first + r, p.begin)
     else:
         load_again(job, s, b.first + r, p)
-        p.e = s.buffers[0]
+        p.e = <char *>p.x if job.plan.exps_over_logits else s.buffers[0]
         if job.what & (SOFTMAX | GRAD):
             exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & VARIANCE:

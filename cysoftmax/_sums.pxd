@@ -9,15 +9,21 @@ from cysoftmax._numbers cimport real_at
 cdef struct Pair:                   # a sum as the kernels return it: hi + lo
     double hi, lo
 
-cdef struct ChunkSums:              # of one chunk of one row's classes
-    Pair exps                       # exp(d), d = (x - shift) / temperature
-    Pair target_dot, uniform_dot    # class_weight T d and class_weight d, both times temperature
+cdef struct Masses:                 # of one chunk of one row's classes: what the target weighs
     Pair target_sum, target_mass    # T and class_weight T
     Pair weight_sum                 # class_weight, of the classes that are not masked
-    Pair entropy_dot                # exp(d) d
-    Pair target_exps                # T exp(d)
     ptrdiff_t unmasked              # how many of the classes are not masked
     ptrdiff_t any_target            # whether T is not 0 for any of them
+
+cdef struct Reduced:                # and what is summed once the maximum is known
+    Pair exps                       # exp(d), d = (x - shift) / temperature
+    Pair target_dot, uniform_dot    # class_weight T d and class_weight d, both times temperature
+    Pair entropy_dot                # exp(d) d
+    Pair target_exps                # T exp(d)
+
+cdef union ChunkSums:               # the one is added up before the other is needed
+    Masses mass
+    Reduced sum
 
 cdef struct Total:                  # a sum of pairs: coarse + fine, once finish was called
     double coarse, fine, error

@@ -117,51 +117,51 @@ cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
     read_target(job, s, i, p)
     for k in range(chunks(p.n)):
         at = k * CHUNK
-        sums[k].unmasked = chunk_size(p.n, k)
+        sums[k].mass.unmasked = chunk_size(p.n, k)
         if p.mask != NULL:
-            sums[k].unmasked = count(p.mask + at, chunk_size(p.n, k))
+            sums[k].mass.unmasked = count(p.mask + at, chunk_size(p.n, k))
         if job.target_is == DISTRIBUTION:
-            sums[k].any_target = any_nonzero(job, p.a + at * job.itemsize, chunk_size(p.n, k))
+            sums[k].mass.any_target = any_nonzero(job, p.a + at * job.itemsize, chunk_size(p.n, k))
     if job.target_is == DISTRIBUTION:
-        sum_chunks(job, p.a, p.n, &sums.target_sum)
+        sum_chunks(job, p.a, p.n, &sums.mass.target_sum)
         weigh_target(job, p)
         if job.loss.class_weight != NULL:
-            sum_chunks(job, p.a, p.n, &sums.target_mass)
+            sum_chunks(job, p.a, p.n, &sums.mass.target_mass)
     elif job.target_is == SPARSE:
         entries = entries_of(job, i, p.begin, p.n, &s.bad_label)
-        sums[0].any_target = sum_entries(
-            job, entries, False, &sums.target_sum, &s.bad_label)
+        sums[0].mass.any_target = sum_entries(
+            job, entries, False, &sums.mass.target_sum, &s.bad_label)
         for k in range(1, chunks(p.n)):
-            sums[k].any_target = False
+            sums[k].mass.any_target = False
         if job.loss.class_weight != NULL:
-            sum_entries(job, entries, True, &sums.target_mass, &s.bad_label)
+            sum_entries(job, entries, True, &sums.mass.target_mass, &s.bad_label)
     if p.mask != NULL and job.loss.smoothing != 0:
-        sum_chunks(job, p.base, p.n, &sums.weight_sum)
+        sum_chunks(job, p.base, p.n, &sums.mass.weight_sum)
 
 
-cdef struct Masses:                 # what the target of one row weighs; see ChunkSums
+cdef struct RowMasses:                 # what the target of one row weighs; see ChunkSums
     Total target_sum, target_mass, weight_sum
     ptrdiff_t unmasked
     bint any_target
 
 
-cdef inline void add_masses(const Job *job, Masses *m, const ChunkSums *sums,
+cdef inline void add_masses(const Job *job, RowMasses *m, const ChunkSums *sums,
                             ptrdiff_t n) noexcept nogil:
     """Add what sum_masses found in the next n chunks."""
     cdef ptrdiff_t k
     for k in range(n):
-        m.unmasked += sums[k].unmasked
+        m.unmasked += sums[k].mass.unmasked
     if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
         for k in range(n):
-            m.any_target |= sums[k].any_target
-        add_chunks(&m.target_sum, &sums.target_sum, n)
+            m.any_target |= sums[k].mass.any_target
+        add_chunks(&m.target_sum, &sums.mass.target_sum, n)
         if job.loss.class_weight != NULL:
-            add_chunks(&m.target_mass, &sums.target_mass, n)
+            add_chunks(&m.target_mass, &sums.mass.target_mass, n)
     if job.where.data != NULL and job.loss.smoothing != 0:
-        add_chunks(&m.weight_sum, &sums.weight_sum, n)
+        add_chunks(&m.weight_sum, &sums.mass.weight_sum, n)
 
 
-cdef inline void weigh_row(const Job *job, Block *b, int r, Masses *m) noexcept nogil:
+cdef inline void weigh_row(const Job *job, Block *b, int r, RowMasses *m) noexcept nogil:
     """Compute what row r weighs. A row whose classes are all masked is skipped; one whose
     distribution is all zeros is ignored."""
     cdef RowWeights *w = weights_of(b, r)
@@ -215,12 +215,12 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
     """Sum masses times (x - shift), unless the target is a label, and with label smoothing class
     weights times (x - shift), over each chunk of a piece."""
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.target_dot)
+        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.sum.target_dot)
     elif job.target_is == SPARSE:
-        dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.target_dot,
+        dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.sum.target_dot,
                     &s.bad_label)
     if weights_of(b, r).uniform_mass != 0:
-        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.uniform_dot)
+        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.sum.uniform_dot)
 
 
 cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
@@ -237,15 +237,16 @@ cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int
     """Sum masses times exps over each chunk of a piece: total times the target's probability."""
     cdef ptrdiff_t k, c
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.target_exps)
+        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.sum.target_exps)
     elif job.target_is == SPARSE:
-        dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, &sums.target_exps, &s.bad_label)
+        dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, &sums.sum.target_exps,
+                    &s.bad_label)
     else:
         for k in range(chunks(p.n)):
-            sums[k].target_exps = Pair(0, 0)
+            sums[k].sum.target_exps = Pair(0, 0)
         if job.target_is == LABELS and holds(p, b.label[r]):
             c = b.label[r] - p.begin
-            sums[c // CHUNK].target_exps.hi = real_at(job, p.e, c, p.n)
+            sums[c // CHUNK].sum.target_exps.hi = real_at(job, p.e, c, p.n)
 
 
 # ---------------------------------------------------------------- minus_rest: before the scaling
