@@ -1,5 +1,5 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-"""The door of the core: arrays and options become a Job, which is planned and done in one walk.
+"""The door of the core: arrays and options become a Job, which is planned and then done.
 
 Arrays come in checked: in native byte order, aligned, with the class axis last; no output overlaps
 an input unless it is that input. Only a label that is out of range is still to be found.

@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
 # A piece of a row, whether the whole of it (_rows.pxd) or a span (_spans.pxd): how it is loaded,
-# and what is summed over it, chunk by chunk. Touches one piece; the sums of a row's chunks become
-# its numbers here, in the one order.
+# and what is summed over it, chunk by chunk. Touches one piece, and for what is rarely needed the
+# spans of a row once more. The sums of a row's chunks become its numbers here, in the one order.
 
 from libc.math cimport INFINITY, isfinite, isinf, isnan
 
