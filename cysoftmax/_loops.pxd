@@ -99,8 +99,8 @@ cdef inline void do_or_weigh(const Job *job, char *memory, int thread, ptrdiff_t
 # ---------------------------------------------------------------- spans of long rows
 
 cdef inline ptrdiff_t spans_of_round(const Job *job) noexcept nogil:
-    """Return how many spans are walked before their sums are added: one, or if threads share them,
-    so many that the barrier costs little, and the sums of their chunks take little memory."""
+    """Return how many spans are walked before their sums are added: one; or if threads share them,
+    enough that the barrier costs little, and few enough that the sums take little memory."""
     if not job.plan.shares_spans:
         return 1
     return min(job.plan.n_spans * min(job.n_rows, <ptrdiff_t>job.plan.block_rows),

@@ -1,4 +1,4 @@
-"""Rows of so many classes that no copy of one may be made: views in which all are one number.
+"""Rows of 2^31 classes and more, of which no copy may be made: views in which all are one number.
 
 Rows of 300,000 classes that differ: test_bits.py. How much memory a long row may need:
 test_memory.py.
