@@ -66,7 +66,7 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     Notes
     -----
     Accuracy: the error is at most 3 ulp (4 with the instruction set ``scalar``) for any
-    logits, because no difference ``x - max(x)`` is rounded.
+    logits, because no rounding error of ``x - max(x)`` grows with the logits.
     Results below the smallest normal number are denormals, not zeros.
 
     {order}
@@ -420,7 +420,7 @@ def cross_entropy_with_grad(
     Notes
     -----
     A target T that sums to `a` has the gradient ``a P - T``. At a class that holds at least
-    half of the target, the difference ``p - 1`` is never computed as such, but as
+    half of the target (for an index, ``p - 1``), it is never computed as a difference, but as
     ``-rest / total``, where `total` is the sum of ``exp(x - max(x))`` and `rest` that sum
     without this class. The gradient therefore keeps its relative accuracy where p is close to
     1. Before the multiplication by ``scale / N``, the error is at most 4 ulp at the class of

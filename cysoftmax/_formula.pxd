@@ -9,12 +9,18 @@
 #
 # The numbers are those of docs/derivation.md. The names of the code:
 #
-#   s  sample             e              smoothing, and confidence = 1 - e
-#   z  z_loss             sum(T)         target_sum
-#   K  classes that are not masked       e sum(T) / K   uniform_mass
-#   class_weight_c T_c    the mass of class c; their sum is target_mass; of a label, label_mass
-#   w = s target_mass     weight         a = confidence target_mass + uniform_total
-#   sum of masses times d target_dot     sum of class weights times d   uniform_dot
+#   sample          s, the weight of the row that the caller gives
+#   smoothing       e; confidence = 1 - e
+#   z_loss          z
+#   target_sum      sum of T_c
+#   target_mass     sum of class_weight_c T_c; each term is the mass of a class, label_mass that of
+#                   the label
+#   uniform_mass    e sum(T) / K, for K classes that are not masked
+#   uniform_total   uniform_mass times the sum of the class weights
+#   weight          w = s target_mass
+#   all_mass        a = confidence target_mass + uniform_total
+#   target_dot      sum of class_weight_c T_c (x_c - shift), as a sum of two doubles
+#   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
 from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY, NAN, isfinite, isinf
@@ -39,8 +45,8 @@ cdef struct Block:                  # of each row, the few numbers that its resu
     double[MOST_ROWS] shift         # the largest logit
     double[MOST_ROWS] coarse, fine  # total = coarse + fine = sum of exp(d)
     double[MOST_ROWS] log_total     # log(total)
-    double[MOST_ROWS] target_dot_hi, target_dot_lo      # times temperature
-    double[MOST_ROWS] uniform_dot_hi, uniform_dot_lo    # times temperature
+    double[MOST_ROWS] target_dot_hi, target_dot_lo
+    double[MOST_ROWS] uniform_dot_hi, uniform_dot_lo
     double[MOST_ROWS] entropy_dot, target_exp           # sum of exp(d) d, of T exp(d): STATS
     ptrdiff_t[MOST_ROWS] arg_max
     double[MOST_ROWS] loss          # or logsumexp, or 0
@@ -54,8 +60,8 @@ cdef inline RowWeights *weights_of(const Block *b, int r) noexcept nogil:
 
 
 cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
-    """Set the numbers of n rows to what a row without logits has. With `all_computed`, only those
-    that no stage overwrites."""
+    """Set the numbers of n rows to what a row without logits has. With `all_computed`, only the
+    fields that no stage overwrites."""
     cdef int r
     memset(b.skipped, 0, n)
     memset(b.ignored, 0, n)
@@ -148,7 +154,8 @@ cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
 
 
 cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept nogil:
-    """Return the logsumexp of row r: an infinite shift, unless a logit is NaN."""
+    """Return the logsumexp of row r. If the shift is infinite, that is the shift, or NaN if a logit
+    is NaN."""
     if b.skipped[r]:
         return -INFINITY
     if isinf(b.shift[r]):

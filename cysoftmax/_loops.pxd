@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# The parallel loops: blocks of rows, each of one thread; or of few long rows, one block after the
-# other, whose spans all threads share. Knows the stages of a block and their order; leaves the
-# classes to the three ways.
+# The parallel loops. Either each block of rows belongs to one thread; or, with few long rows,
+# blocks are done one after the other, and all threads share the spans of each. Knows the stages of
+# a block and their order; leaves the classes to the three ways.
 
 from cython.parallel cimport parallel, prange
 

@@ -57,8 +57,8 @@ cdef inline void exp_chunks(const Job *job, Scratch *s, const Piece *p, double s
 
 
 cdef inline bint needs_dots(const Job *job, const Block *b, int r) noexcept nogil:
-    """Return whether the loss of row r needs sums over its logits besides that of the exps. (Of a
-    label it needs a single logit.)"""
+    """Return whether the loss of row r may need sums over its logits besides that of the exps. (Of
+    a label alone it needs a single logit.)"""
     return job.what & LOSS and job.plan.reads_rows and not b.ignored[r]
 
 
@@ -155,7 +155,7 @@ cdef inline ptrdiff_t find_class(const Job *job, Scratch *s, const Block *b, int
 
 cdef inline ptrdiff_t first_class(const Job *job, const Piece *p, int sought,
                                   double shift) noexcept nogil:
-    """Return what find_class does, of one piece: less p.begin, and p.n if there is none."""
+    """Find a class as find_class does, within one piece: return its index there, or p.n."""
     cdef ptrdiff_t c
     if sought == A_MAXIMUM:
         return job.kernels.index_of(p.x, p.n, shift)
@@ -182,8 +182,8 @@ cdef inline ptrdiff_t find_arg_max(const Job *job, Scratch *s, const Block *b, i
 
 cdef inline void finish_sums(const Job *job, Scratch *s, Block *b, int r, RowTotals *t,
                              const Piece *whole) noexcept nogil:
-    """Make the totals of row r its numbers. A dot that overflowed is summed again, term by term in
-    double; what only an infinite logit or a statistic needs is looked for."""
+    """Store the totals of row r in its block. A dot that overflowed is summed again, term by term
+    in double. If the maximum is infinite, look for a NaN; for statistics, find the argmax."""
     cdef bint dots = needs_dots(job, b, r)
     cdef bint target_lost = dots and not isfinite(t.target_dot.coarse)
     cdef bint uniform_lost = dots and not isfinite(t.uniform_dot.coarse)

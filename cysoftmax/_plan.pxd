@@ -16,20 +16,20 @@ from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS,
 
 cdef enum:
     # No thread gets more than 1 MiB of scratch, whatever the number of classes, the dtype or the
-    # options; a page of all scratch goes into its alignment.
+    # options; one page of the whole allocation is spent on alignment.
     MOST_SCRATCH = (1 << 20) - PAGE
-    # All tiles of adjacent rows that a thread works on stay in the L2 cache; those of other rows,
-    # which cost no more to load one by one, in the L1 cache.
+    # A thread's tiles stay in the L2 cache if neighbouring rows are neighbours in memory (strided
+    # classes); otherwise in the L1 cache: such rows cost no more when loaded one tile at a time.
     TILES_IN_L2 = 1 << 19
     TILES_IN_L1 = 1 << 15
-    # Sixteen rows are worked on together if their exps stay in the L1 cache. That saves 2 to 3 % of
-    # the time of a few hundred classes.
+    # The way ROWS loads and reduces sixteen rows together if their exps stay in the L1 cache. That
+    # saves 2 to 3 % of the time of a few hundred classes.
     PART_IN_L1 = 1 << 14
-    # Rows that are shorter end in too many unfinished cache lines to be streamed.
+    # Bytes of a row: shorter ones end in too many unfinished cache lines to be streamed.
     STREAMED_ROW = 256
-    # Rows that are not larger are prefetched (256 x 128256: 0.87 of the time),
+    # Bytes of a row: longer ones are not prefetched (256 x 128256: 0.87 of the time).
     PREFETCHED_ROW = 1 << 20
-    # this many bytes ahead of the next part (65536 x 100: 0.96 of the time).
+    # Bytes by which the prefetch is ahead of the next part (65536 x 100: 0.96 of the time).
     PREFETCH_AHEAD = 1 << 12
 
 
@@ -104,7 +104,8 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     plan.logits_in_scratch = (not job.x.contiguous or job.where.data != NULL
                               or job.loss.prescale != 1)
     plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch
-    # Unless something needs the logits after the exps, or again if a dot product overflows.
+    # Exps overwrite the copied logits, unless these are needed later: by statistics, or by a dot
+    # product that overflowed and is summed again.
     plan.exps_over_logits = plan.logits_in_scratch and job.what & (SOFTMAX | GRAD) and not (
         job.what & LOSS and (job.target_is == DISTRIBUTION or job.target_is == SPARSE
                              or job.loss.smoothing != 0))
@@ -154,7 +155,7 @@ cdef inline void plan_rows(Job *job) noexcept:
         plan.part_rows = TILE
     plan.buffer_bytes = plan.part_rows * plan.exp_stride + PAGE         # see apart_from
     plan.rows_ahead = 0
-    # (A row of 16 bits is half as long: each prefetch of a row covers two.)
+    # (row_bytes counts 16-bit logits as float32: a prefetch covers two of their rows.)
     if job.x.step == job.x.item and row_bytes <= PREFETCHED_ROW:
         plan.rows_ahead = plan.part_rows + PREFETCH_AHEAD // row_bytes
     # Exps of rows of several chunks wait, and are stored while those of the next row are computed:
@@ -240,8 +241,8 @@ cdef inline bint exps_can_wait_in_out(const Job *job) noexcept:
 
 
 cdef inline void plan_spans(Job *job) noexcept:
-    """Plan the way SPANS: blocks of one row, or of as many that each of the threads that share a
-    block has a few spans."""
+    """Plan the way SPANS: blocks of one row; if threads share them, of rows enough for about four
+    spans a thread."""
     cdef Plan *plan = &job.plan
     plan.way = SPANS
     plan.defers = plan.loads_ahead = plan.assembles = False

@@ -37,11 +37,12 @@ cdef struct Overlap:
 cdef struct Scratch:
     char *buffers[2]                # of exps or tiles: one is current, the other waits or fills
     int current
-    char *logits                    # a row or span of reals each,
+    # A row or span of each: reals, and of the mask bytes.
+    char *logits
     char *target
     char *class_weight
     char *variance
-    char *mask                      # and one of bytes
+    char *mask
     char *second                    # tiles of logits (log_softmax), or of the variance
     char *largest                   # the maxima of the tiles that are copied ahead
     char *assembled                 # a tile put together as rows

@@ -1,8 +1,8 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
-# The way SPANS: a row is cut into spans of SPAN classes, which threads share, and of which no
-# scratch grows with the row. Each stage walks all spans of a block's rows before the next begins.
-# A span is loaded anew in each stage, and its exps are computed a second time when they are
-# written, unless they can wait in the output. Touches one span, and what its chunks sum to.
+# The way SPANS: a row is cut into spans of SPAN classes, so that scratch does not grow with the
+# row; threads may share the spans of a row. Each stage walks all spans of a block's rows before the
+# next begins. A span is loaded anew in each stage, and its exps are computed a second time when
+# they are written, unless they can wait in the output. Touches one span, and its chunks' sums.
 
 from libc.math cimport INFINITY
 
@@ -27,7 +27,7 @@ cdef enum Stage:
     REDUCE
     WRITE
 
-cdef struct SpanBlock:              # a block of rows, whose spans threads share
+cdef struct SpanBlock:              # a block of long rows
     Block block
     RowWeights[MOST_ROWS] weights
     RowMasses[MOST_ROWS] masses

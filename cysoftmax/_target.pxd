@@ -254,8 +254,8 @@ cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int
 cdef inline void minus_rest_at_labels(const Job *job, const Block *b, int begin, int end,
                                       const Piece *pieces) noexcept nogil:
     """Replace the exp of each label by minus the sum of the others (21), if (31) is used for it
-    and its piece holds it: the factor b / total then makes b (p - 1) of it. Nothing for outputs
-    but the gradient of a loss of labels; for those it is done for several rows at a time."""
+    and its piece holds it: the factor b / total then makes b (p - 1) of it. Does nothing
+    unless the output is a gradient and the target a label. Takes up to sixteen rows at once."""
     cdef void *exps[TILE]
     cdef const RowWeights *w
     cdef const Piece *p
