@@ -132,9 +132,9 @@ SANITIZED_TESTS := $(call without,memory) -k "not ($(TOO_LONG) or memory_error o
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
 
 .PHONY: test-debug
-test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions
+test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions; PART="tests/..." for fewer
 	$(call variant,debug,CYSOFTMAX_DEBUG=1,-O1)
-	$(call from,debug) $(PYTEST) $(REPEATED_TESTS)
+	$(call from,debug) $(PYTEST) $(or $(PART),$(REPEATED_TESTS))
 
 .PHONY: test-serial
 test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP
@@ -142,11 +142,11 @@ test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP
 	$(call from,serial) $(PYTEST) $(REPEATED_TESTS)
 
 .PHONY: test-sanitize
-test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan
+test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan, with assertions
 	mkdir -p build
 	$(CC) $(C_FLAGS) -O1 $(SANITIZE) tests/kernels/*.c src/*.c -lm -o build/test_kernels_sanitized
 	build/test_kernels_sanitized --expect $(BITS)
-	$(call variant,sanitize,CC="$(CC) $(SANITIZE)",-O1)
+	$(call variant,sanitize,CYSOFTMAX_DEBUG=1 CC="$(CC) $(SANITIZE)",-O1)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
 	  $$($(CC) -print-file-name=libstdc++.so)" $(PYTEST) -p no:cacheprovider \
