@@ -199,15 +199,6 @@ cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nog
     return total
 
 
-cdef inline bint any_nonzero(const Job *job, const char *a, ptrdiff_t n) noexcept nogil:
-    """Return whether any of n reals is not 0."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if real_at(job, a, c, n) != 0:
-            return True
-    return False
-
-
 # ---------------------------------------------------------------- from reals to any array
 
 cdef inline void store_reals(const Job *job, const Array *array, char *place, ptrdiff_t n,

@@ -12,8 +12,8 @@ from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Job, RowWeights, class_at, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
-    BAD_LABEL, IGNORED_LABEL, any_nonzero, count, load_mask, load_reals, logit_at, put_real,
-    read_labels, real_at)
+    BAD_LABEL, IGNORED_LABEL, count, load_mask, load_reals, logit_at, put_real, read_labels,
+    real_at)
 from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
     Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
@@ -120,10 +120,13 @@ cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
         sums[k].mass.unmasked = chunk_size(p.n, k)
         if p.mask != NULL:
             sums[k].mass.unmasked = count(p.mask + at, chunk_size(p.n, k))
-        if job.target_is == DISTRIBUTION:
-            sums[k].mass.any_target = any_nonzero(job, p.a + at * job.itemsize, chunk_size(p.n, k))
     if job.target_is == DISTRIBUTION:
         sum_chunks(job, p.a, p.n, &sums.mass.target_sum)
+        for k in range(chunks(p.n)):
+            # If the sum is 0, so is the largest entry, unless positive and negative ones cancel.
+            sums[k].mass.any_target = (
+                sums[k].mass.target_sum.hi != 0 or sums[k].mass.target_sum.lo != 0
+                or job.kernels.max(p.a + k * CHUNK * job.itemsize, chunk_size(p.n, k)) != 0)
         weigh_target(job, p)
         if job.loss.class_weight != NULL:
             sum_chunks(job, p.a, p.n, &sums.mass.target_mass)
