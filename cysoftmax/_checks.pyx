@@ -32,6 +32,9 @@ REAL = (FLOAT, DOUBLE)
 INDEX = (np.dtype(np.int32), np.dtype(np.int64))
 
 LARGEST = float(np.finfo(np.float64).max)
+# Temperatures from here to the reciprocal: 1 / temperature has all of its digits in a float32, and
+# a difference of logits that overflows belongs to an exp that is 0.
+LEAST_TEMPERATURE = 2.0**-60
 
 # The errors of a conversion to an array: of sequences of unequal length, arrays on a GPU, ...
 CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
@@ -326,10 +329,10 @@ cdef check_number(value, name, low=None, high=None):
 
 
 cdef check_temperature(value):
-    """Return the temperature as a float; raise an error unless it is finite and > 0."""
-    temperature = check_number(value, "temperature", 0.0, LARGEST)
-    if temperature == 0:
-        raise ValueError(f"temperature must be greater than 0; got {value}")
+    """Return the temperature as a float; raise an error if it is out of range."""
+    temperature = check_number(value, "temperature")
+    if not LEAST_TEMPERATURE <= temperature <= 1 / LEAST_TEMPERATURE:
+        raise ValueError(f"temperature must lie in [2**-60, 2**60]; got {value}")
     return temperature
 
 

@@ -10,7 +10,7 @@ docs/design.md says how the files beside this one fit together.
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport NAN, frexp, ldexp
+from libc.math cimport NAN
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -238,8 +238,9 @@ cdef int fill_loss(Job *job, options) except -1:
     cdef Loss *loss = &job.loss
     cdef Pair sums
     cdef Total total = Total(0, 0, 0)
+    cdef double one = 1, zero = 0
     cdef ptrdiff_t k
-    loss.confidence = loss.temperature = loss.prescale = 1
+    loss.confidence = loss.temperature = 1
     loss.grad_scale = loss.divisor = 1
     loss.class_sum = job.n_classes
     if options is None:
@@ -263,23 +264,10 @@ cdef int fill_loss(Job *job, options) except -1:
         read_strides(job, &job.where, options.where, True)
     loss.temperature = options.temperature
     if loss.temperature != 1:
-        fill_temperature(job)
+        job.doubles.divide(&one, &loss.temperature, &zero, 1, &loss.inv_temperatures[0],
+                           &loss.inv_temperatures[1])
+        loss.inv_temperature = loss.inv_temperatures
     return 0
-
-
-cdef void fill_temperature(Job *job) noexcept:
-    """Compute 1 / temperature, and the prescaling that a very large temperature needs."""
-    cdef Loss *loss = &job.loss
-    cdef double one = 1, zero = 0, largest = ldexp(1, 127 if job.itemsize == 4 else 1023)
-    cdef int exponent
-    if loss.temperature > ldexp(1, 64):     # then differences of logits could overflow
-        loss.temperature = 2 * frexp(loss.temperature, &exponent)
-        loss.prescale = ldexp(1, 1 - exponent)
-    job.doubles.divide(&one, &loss.temperature, &zero, 1, &loss.inv_temperatures[0],
-                       &loss.inv_temperatures[1])
-    if not loss.inv_temperatures[0] < largest:  # differences of denormals are still too small
-        loss.inv_temperatures[:] = [largest, 0]
-    loss.inv_temperature = loss.inv_temperatures
 
 
 cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,

@@ -27,8 +27,8 @@ n_threads : int, optional
         The number of threads changes no bit of the result.""",
     "temperature": """\
 temperature : float, default 1.0
-        The logits are divided by this number, which must be finite and greater than 0. The
-        quotient is kept in two parts, so the error bounds are the same for any temperature.""",
+        The logits are divided by this number, which must lie in [2**-60, 2**60]. The quotient
+        is kept in two parts, so the error bounds are the same for any temperature.""",
     "where": """\
 where : array_like of bool, optional
         A mask, broadcast to the shape of the logits. An entry where it is False is treated as

@@ -22,7 +22,6 @@
 #   target_dot      sum of class_weight_c T_c (x_c - shift), as a sum of two doubles
 #   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
-from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY, NAN, isfinite, isinf
 from libc.string cimport memset
 
@@ -79,18 +78,9 @@ cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
 
 # ---------------------------------------------------------------- weights
 
-cdef inline double clamp_finite(double value) noexcept nogil:
-    """Return the nearest finite number: a tiny temperature can make a factor overflow, and 0 times
-    a large number is 0, where 0 times inf would be NaN."""
-    return min(max(value, -DBL_MAX), DBL_MAX) if value == value else value
-
-
 cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
     """Return what the gradient of a row with that scale is multiplied with."""
-    scale /= job.loss.divisor
-    if job.loss.inv_temperature == NULL:
-        return scale
-    return clamp_finite(scale / job.loss.temperature * job.loss.prescale)
+    return scale / job.loss.divisor / job.loss.temperature
 
 
 cdef inline void weigh(const Job *job, Block *b, int r) noexcept nogil:
@@ -193,9 +183,6 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
         else:
             for r in range(begin, end):
                 numerator[r] = numerator_of(job, b, r)
-        if job.loss.inv_temperature != NULL:
-            for r in range(begin, end):
-                numerator[r] = clamp_finite(numerator[r])
         if job.loss.confidence != 0 and (job.plan.weighted or job.plan.has_surplus):
             for r in range(begin, end):
                 w = weights_of(b, r)

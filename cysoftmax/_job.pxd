@@ -46,8 +46,7 @@ cdef struct Loss:                   # the options
     double class_sum                # their sum
     double smoothing, confidence    # label_smoothing, and 1 minus that
     double z_loss
-    double temperature              # what logits times `prescale`, a power of two, are divided by
-    double prescale
+    double temperature              # what logits are divided by
     double[2] inv_temperatures      # 1 / temperature as a sum of two doubles
     const double *inv_temperature   # these, or NULL for 1
     double grad_scale               # the scale of every gradient, if there is no array of them

@@ -1,8 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
 # Numbers of any dtype and stride, to and from reals that lie side by side (float32 or float64: the
 # dtype of computation), some or all classes of a row at a time. Also the labels. Touches the
-# caller's arrays; knows no formula and no option but the mask, the prescaling of logits and
-# ignore_index.
+# caller's arrays; knows no formula and no option but the mask and ignore_index.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint16_t, uint32_t, uint64_t, uint8_t
@@ -147,21 +146,16 @@ cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i
 cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n,
                                     const unsigned char *mask, char *spare,
                                     double *largest) noexcept nogil:
-    """Return logits as as_reals does, prescaled, and -inf where the mask is 0; `largest`, unless it
-    is NULL, becomes the largest of them that is not NaN."""
+    """Return logits as as_reals does, and -inf where the mask is 0; `largest`, unless it is NULL,
+    becomes the largest of them that is not NaN."""
     cdef const char *x
     cdef double widened
-    cdef ptrdiff_t c
-    if job.x.item == 2 and job.loss.prescale == 1 and mask == NULL:
+    if job.x.item == 2 and mask == NULL:
         widened = load_halves(job, &job.x, class_at(job, &job.x, i, begin), n, spare)
         if largest != NULL:
             largest[0] = widened
         return spare
     x = as_reals(job, &job.x, i, begin, n, spare)
-    if job.loss.prescale != 1:
-        for c in range(n):
-            put_real(job, spare, c, n, real_at(job, x, c, n) * job.loss.prescale)
-        x = spare
     if mask != NULL:
         job.kernels.select(mask, x, n, -INFINITY, spare)
         x = spare
@@ -173,12 +167,10 @@ cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin
 cdef inline double logit_at(const Job *job, ptrdiff_t i, ptrdiff_t c) noexcept nogil:
     """Return one logit as load_logits has it."""
     cdef double real
-    cdef double value
     if job.where.data != NULL and class_at(job, &job.where, i, c)[0] == 0:
         return -INFINITY
     load_reals(job, &job.x, class_at(job, &job.x, i, c), 1, <char *>&real)
-    value = real_at(job, <char *>&real, 0, 1)
-    return value * job.loss.prescale
+    return real_at(job, <char *>&real, 0, 1)
 
 
 cdef inline const unsigned char *load_mask(const Job *job, ptrdiff_t i, ptrdiff_t begin,

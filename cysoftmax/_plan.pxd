@@ -101,8 +101,7 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     plan.out_in_scratch = job.out.data != NULL and (not job.out.contiguous or plan.streamed)
     plan.variance_in_scratch = job.variance.data != NULL and (
         not job.variance.contiguous or plan.streamed)
-    plan.logits_in_scratch = (not job.x.contiguous or job.where.data != NULL
-                              or job.loss.prescale != 1)
+    plan.logits_in_scratch = not job.x.contiguous or job.where.data != NULL
     plan.exps_in_scratch = job.what & (SOFTMAX | GRAD | STATS) or plan.out_in_scratch
     # Exps overwrite the copied logits, unless these are needed later: by statistics, or by a dot
     # product that overflowed and is summed again.
@@ -169,7 +168,7 @@ cdef inline void plan_rows(Job *job) noexcept:
 cdef inline bint suits_tiles(const Job *job) noexcept:
     """Return whether sixteen rows at a time are faster: short rows, unless they are few, or strided
     ones that fit."""
-    if job.what & (VJP | STATS) or job.loss.prescale != 1 or job.plan.reads_rows:
+    if job.what & (VJP | STATS) or job.plan.reads_rows:
         return False
     if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
         return False

@@ -14,8 +14,8 @@ import cysoftmax
 EXTREME = {
     "weights": {"class_weight": 0.1, "sample_weight": 1e-300},
     "temperature": {"temperature": 1e-3},
-    "tiny temperature": {"temperature": 1e-300},
-    "huge temperature": {"temperature": 1e300, "z_loss": 1e-300},
+    "tiny temperature": {"temperature": 2.0**-60},
+    "huge temperature": {"temperature": 2.0**60, "z_loss": 1e-300},
     "z_loss": {"z_loss": 1e300},
     "smoothing": {"label_smoothing": 1e-300},
 }

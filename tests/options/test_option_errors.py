@@ -27,7 +27,8 @@ NUMBERS = {
     "label_smoothing": [-0.1, -1e-300, 1.1, np.nextafter(1, 2), 2, np.inf, -np.inf, np.nan,
                         np.float32(1.5), np.array(-1.0)],
     "z_loss": [-1e-300, -1, np.inf, -np.inf, np.nan, np.float32(-2)],
-    "temperature": [0, 0.0, -0.0, -1, -1e-300, np.inf, -np.inf, np.nan, np.int8(-3)],
+    "temperature": [0, 0.0, -0.0, -1, -1e-300, np.inf, -np.inf, np.nan, np.int8(-3), 5e-324, 1e300,
+                    np.nextafter(2.0**-60, 0), np.nextafter(2.0**60, np.inf), 2**61],
 }  # fmt: skip
 NO_NUMBERS = ["0.5", None, 1j, True, np.True_, {}, [0.5], (0.5,), np.array([0.5]), np.array(1j)]
 
@@ -109,6 +110,12 @@ def cases(table):
 def test_a_number_out_of_range_is_a_value_error(name, function, value):
     came = re.escape(str(value)) if not isinstance(value, np.ndarray) else r"-1"
     fails(ValueError, rf"^{name} must .*; got .*{came}", function, **{name: value})
+
+
+def test_the_error_names_the_range_of_temperatures():
+    message = r"^temperature must lie in \[2\*\*-60, 2\*\*60\]; got 1e-300$"
+    for function in TAKE["temperature"]:
+        fails(ValueError, message, function, temperature=1e-300)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +232,7 @@ def test_the_ends_of_each_range_are_accepted():
         "ignore_index": [0, 3, -(2**63), 2**64, -(10**30), np.int8(2), np.array(2), None],
         "label_smoothing": [0, 1, -0.0, np.float16(0.5), np.array(1), 5e-324],
         "z_loss": [0, -0.0, 1e300, 5e-324, np.array(0.5)],
-        "temperature": [5e-324, 1e308, np.float32(2), 3, np.array(0.5)],
+        "temperature": [2.0**-60, 2.0**60, 2**60, np.float32(2), 3, np.array(0.5)],
         "where": [True, False, np.True_, np.zeros((3, 4), bool), [True] * 4, None],
         "scale": [np.full(3, np.nan), np.full(3, np.inf), [0, -1, 2], np.ones(1), -1, np.array(2)],
     }
