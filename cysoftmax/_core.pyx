@@ -81,7 +81,7 @@ cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdif
 
 cdef enum:
     LABELS_AT_ONCE = 512            # of one check of labels
-    SMALL = 6 * PAGE // 8           # doubles: memory of a small call
+    SMALL = 12 * PAGE // 8          # doubles: memory of a small call
 
 
 # ---------------------------------------------------------------- a whole call
@@ -167,6 +167,8 @@ cdef int read_dtype(Array *array, cnp.ndarray source) except -1:
         array.kind = c"d" if array.item == 8 else c"f" if array.item == 4 else c"e"
     elif kind == c"V":              # the only dtype of that kind which is let in
         array.kind = c"b"
+    elif kind == c"b":
+        array.kind = c"?"
     else:
         array.kind = c"i" if kind == c"i" else c"u"
     return 0

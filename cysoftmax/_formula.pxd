@@ -23,20 +23,24 @@
 #   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
 from libc.math cimport INFINITY, NAN, isfinite, isinf
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from cysoftmax._job cimport Job, RowWeights, expect
+from cysoftmax._job cimport TILES, Job, RowWeights, expect
 from cysoftmax._kernels cimport MOST_TILES, TILE
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
 
 cdef enum:
     MOST_ROWS = MOST_TILES * TILE       # of a block: as many as its tiles have at most
 
+cdef struct Weights:                # RowWeights of each row, as arrays: loops become vectors
+    double[MOST_ROWS] sample, label_mass, target_sum, target_mass, uniform_mass, uniform_total
+    double[MOST_ROWS] weight, factor, rest_from, surplus
+
 cdef struct Block:                  # of each row, the few numbers that its results need
     ptrdiff_t first                 # the first row
     int n_rows
-    RowWeights *weights             # of each row; with a step of 0, one for all
-    int weights_step
+    bint alike                      # all rows have the weights of the first
+    Weights w
     char[MOST_ROWS] skipped         # nothing of the row is read: its outputs are constants
     char[MOST_ROWS] ignored         # the row has no loss, weight or gradient
     char[MOST_ROWS] has_nan         # a logit is NaN; found out only where the shift is infinite
@@ -52,10 +56,33 @@ cdef struct Block:                  # of each row, the few numbers that its resu
     double[MOST_ROWS] factor_hi, factor_lo              # what exps are multiplied with
 
 
-cdef inline RowWeights *weights_of(const Block *b, int r) noexcept nogil:
-    """Return what row r of a block weighs."""
+cdef inline int weights_of(const Block *b, int r) noexcept nogil:
+    """Return the index of row r's weights among those of the block."""
     expect(0 <= r < b.n_rows)
-    return b.weights + r * b.weights_step
+    return 0 if b.alike else r
+
+
+cdef inline void set_weights(Block *b, int r, const RowWeights *weights) noexcept nogil:
+    """Store the weights of row r."""
+    b.w.sample[r] = weights.sample
+    b.w.label_mass[r] = weights.label_mass
+    b.w.target_sum[r] = weights.target_sum
+    b.w.target_mass[r] = weights.target_mass
+    b.w.uniform_mass[r] = weights.uniform_mass
+    b.w.uniform_total[r] = weights.uniform_total
+    b.w.weight[r] = weights.weight
+    b.w.factor[r] = weights.factor
+    b.w.rest_from[r] = weights.rest_from
+    b.w.surplus[r] = weights.surplus
+
+
+cdef inline void open_weights(const Job *job, Block *b, int n) noexcept nogil:
+    """Prepare a block, which is used again and again, for n rows: those of their weights that no
+    option changes are set here once. A tile has 16 rows even if there are fewer."""
+    cdef int r
+    b.alike = job.plan.plain_rows
+    for r in range(n if job.plan.way == TILES or not b.alike else 1):
+        set_weights(b, r, &job.plain_weights)
 
 
 cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
@@ -85,17 +112,52 @@ cdef inline double factor_for(const Job *job, double scale) noexcept nogil:
 
 cdef inline void weigh(const Job *job, Block *b, int r) noexcept nogil:
     """Compute the weight of row r from its sample weight and its target's mass."""
-    cdef RowWeights *w = weights_of(b, r)
+    cdef int i = weights_of(b, r)
     if b.ignored[r]:
-        w.label_mass = w.target_mass = 0
-    w.weight = w.sample * w.target_mass
+        b.w.label_mass[i] = b.w.target_mass[i] = 0
+    b.w.weight[i] = b.w.sample[i] * b.w.target_mass[i]
     # The statistics of a row do not need its target.
     b.skipped[r] = b.ignored[r] and not job.what & STATS
 
 
-cdef inline double all_mass(const Job *job, const RowWeights *w) noexcept nogil:
+cdef inline void weigh_labels(const Job *job, Block *b) noexcept nogil:
+    """Do that for all rows of a block whose label masses were read: without a branch, since rows
+    may be ignored at random."""
+    cdef int r
+    for r in range(b.n_rows):
+        b.w.label_mass[r] *= 1 - b.ignored[r]
+        b.w.target_mass[r] = b.w.label_mass[r]
+        b.w.weight[r] = b.w.sample[r] * b.w.label_mass[r]
+    if not job.what & STATS:
+        memcpy(b.skipped, b.ignored, b.n_rows)
+
+
+cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, double weight_sum,
+                              bint has_target, double target_sum, double target_mass,
+                              bint any_target) noexcept nogil:
+    """Compute what row r weighs, of which `unmasked` classes with the class weights `weight_sum`
+    take part; of a distribution also the sums. A row whose classes are all masked is skipped; one
+    whose distribution is all zeros is ignored."""
+    cdef int i = weights_of(b, r)
+    b.w.uniform_mass[i] = b.w.uniform_total[i] = 0
+    if unmasked == 0:
+        b.ignored[r] = True
+        weigh(job, b, r)
+        b.skipped[r] = True
+        return
+    if has_target:
+        b.ignored[r] |= not any_target
+        b.w.target_sum[i] = target_sum
+        b.w.target_mass[i] = target_mass
+    if job.loss.smoothing != 0 and not b.ignored[r]:
+        b.w.uniform_mass[i] = job.loss.smoothing * b.w.target_sum[i] / unmasked
+        b.w.uniform_total[i] = b.w.uniform_mass[i] * weight_sum
+    weigh(job, b, r)
+
+
+cdef inline double all_mass(const Job *job, const Block *b, int i) noexcept nogil:
     """Return a, the sum of A."""
-    return job.loss.confidence * w.target_mass + w.uniform_total
+    return job.loss.confidence * b.w.target_mass[i] + b.w.uniform_total[i]
 
 
 # ---------------------------------------------------------------- logarithms and losses
@@ -113,34 +175,40 @@ cdef inline void take_logs(const Job *job, Block *b, int begin, int end) noexcep
 
 cdef inline double loss_of(const Job *job, const Block *b, int r) noexcept nogil:
     """Return the loss (29) of row r. None of its terms is negative."""
-    cdef const RowWeights *w = weights_of(b, r)
+    cdef int i = weights_of(b, r)
     cdef double hi = b.target_dot_hi[r], lo = b.target_dot_lo[r], loss, lse
     if job.loss.smoothing != 0:
         hi = job.loss.confidence * hi if job.loss.confidence != 0 else 0    # 0 times -inf is 0
         lo = job.loss.confidence * lo
-        if w.uniform_mass != 0:
-            hi += w.uniform_mass * b.uniform_dot_hi[r]
-            lo += w.uniform_mass * b.uniform_dot_lo[r]
+        hi += b.w.uniform_mass[i] * b.uniform_dot_hi[r] if b.w.uniform_mass[i] != 0 else 0
+        lo += b.w.uniform_mass[i] * b.uniform_dot_lo[r] if b.w.uniform_mass[i] != 0 else 0
     if job.loss.inv_temperature != NULL:
         hi /= job.loss.temperature
         lo = lo / job.loss.temperature if isfinite(hi) else 0
-    loss = w.sample * ((all_mass(job, w) * b.log_total[r] - hi) - lo)
-    if job.loss.z_loss != 0 and w.weight != 0:
+    loss = b.w.sample[i] * ((all_mass(job, b, i) * b.log_total[r] - hi) - lo)
+    if job.loss.z_loss != 0 and b.w.weight[i] != 0:
         lse = log_sum_exp(job, b, r)
-        loss += w.weight * job.loss.z_loss * (lse * lse)
+        loss += b.w.weight[i] * job.loss.z_loss * (lse * lse)
     return loss
 
 
 cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
     """Compute the losses of all rows that are not ignored."""
     cdef int r
-    if b.weights_step == 0 and job.loss.inv_temperature == NULL:
+    if b.alike and job.loss.inv_temperature == NULL:
         for r in range(b.n_rows):       # loss_of with weights of 1: a loop that becomes vectors
             b.loss[r] = (b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r]
         return
-    for r in range(b.n_rows):
-        if not b.ignored[r]:
+    if not (b.alike or job.plan.has_surplus) and job.loss.inv_temperature == NULL:
+        for r in range(b.n_rows):       # likewise with weights
+            b.loss[r] = b.w.sample[r] * (
+                (b.w.target_mass[r] * b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r])
+    else:
+        for r in range(b.n_rows):
             b.loss[r] = loss_of(job, b, r)
+    for r in range(b.n_rows):
+        if b.ignored[r]:
+            b.loss[r] = 0
 
 
 cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept nogil:
@@ -170,69 +238,68 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
     """Compute factor = b / total (30) of rows begin ... end - 1, as factor_hi + factor_lo; of rows
     with weights of their own also `surplus` and `rest_from`."""
     cdef double numerator[MOST_ROWS]
-    cdef RowWeights *w
     cdef int r
     if job.what & SOFTMAX:
         for r in range(begin, end):
             numerator[r] = 1
     elif job.what & GRAD:
-        if b.weights_step == 0:         # all rows weigh the same
-            numerator[begin] = numerator_of(job, b, begin)
+        if b.alike:
+            numerator[begin] = numerator_of(job, b, begin, 0)
             for r in range(begin + 1, end):
                 numerator[r] = numerator[begin]
         else:
             for r in range(begin, end):
-                numerator[r] = numerator_of(job, b, r)
-        if job.loss.confidence != 0 and (job.plan.weighted or job.plan.has_surplus):
+                numerator[r] = numerator_of(job, b, r, r)
+        if not b.alike and job.loss.confidence != 0:
             for r in range(begin, end):
-                w = weights_of(b, r)
-                w.surplus = surplus_of(job, b, r)
-                w.rest_from = rest_threshold(w)
+                b.w.surplus[r] = surplus_of(job, b, r)
+            for r in range(begin, end):
+                b.w.rest_from[r] = rest_threshold(b, r)
     else:
         return
     job.doubles.divide(numerator + begin, b.coarse + begin, b.fine + begin, end - begin,
                        b.factor_hi + begin, b.factor_lo + begin)
 
 
-cdef inline double numerator_of(const Job *job, const Block *b, int r) noexcept nogil:
-    """Return b (30) times the factor of row r's gradient."""
-    cdef const RowWeights *w = weights_of(b, r)
-    cdef double numerator = w.sample * all_mass(job, w)
+cdef inline double numerator_of(const Job *job, const Block *b, int r, int i) noexcept nogil:
+    """Return b (30) times the factor of row r's gradient; i is the index of its weights."""
+    cdef double numerator = b.w.sample[i] * all_mass(job, b, i)
     if job.loss.z_loss != 0:
-        numerator += 2 * w.weight * job.loss.z_loss * log_sum_exp(job, b, r)
-    return numerator * w.factor
+        numerator += 2 * b.w.weight[i] * job.loss.z_loss * log_sum_exp(job, b, r)
+    return numerator * b.w.factor[i]
 
 
 cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept nogil:
     """Return b / (s confidence) - target_mass: what label smoothing and z-loss add."""
-    cdef const RowWeights *w = weights_of(b, r)
-    cdef double surplus = w.uniform_total
-    if job.loss.z_loss != 0 and w.sample != 0:
-        surplus += 2 * job.loss.z_loss * w.weight / w.sample * log_sum_exp(job, b, r)
+    cdef double surplus = b.w.uniform_total[r]
+    if not job.plan.has_surplus:
+        return 0
+    if job.loss.z_loss != 0 and b.w.sample[r] != 0:
+        surplus += 2 * job.loss.z_loss * b.w.weight[r] / b.w.sample[r] * log_sum_exp(job, b, r)
     return surplus / job.loss.confidence
 
 
-cdef inline double rest_threshold(const RowWeights *w) noexcept nogil:
+cdef inline double rest_threshold(const Block *b, int i) noexcept nogil:
     """Return the smallest mass of a class for which (31) is used."""
-    cdef double half = (w.target_mass + w.surplus) / 2
-    return max(half, w.target_mass / 2) if half > 0 else INFINITY
+    cdef double half = (b.w.target_mass[i] + b.w.surplus[i]) / 2
+    return max(half, b.w.target_mass[i] / 2) if half > 0 else INFINITY
 
 
-cdef inline double residual_mass(const RowWeights *w, double mass) noexcept nogil:
+cdef inline double residual_mass(const Block *b, int i, double mass) noexcept nogil:
     """Return what of a class' mass is left to be subtracted after minus_rest."""
-    if mass >= w.rest_from:
-        return (mass - w.target_mass) - w.surplus
+    if mass >= b.w.rest_from[i]:
+        return (mass - b.w.target_mass[i]) - b.w.surplus[i]
     return mass
 
 
-cdef inline double target_factor(const Job *job, const RowWeights *w) noexcept nogil:
+cdef inline double target_factor(const Job *job, const Block *b, int i) noexcept nogil:
     """Return what masses are multiplied with before they are subtracted."""
-    return job.loss.confidence * w.sample * w.factor
+    return job.loss.confidence * b.w.sample[i] * b.w.factor[i]
 
 
-cdef inline double uniform_factor(const RowWeights *w) noexcept nogil:
+cdef inline double uniform_factor(const Block *b, int i) noexcept nogil:
     """Return what class weights are multiplied with before they are subtracted."""
-    return w.uniform_mass * w.sample * w.factor
+    return b.w.uniform_mass[i] * b.w.sample[i] * b.w.factor[i]
 
 
 # ---------------------------------------------------------------- once sums are known

@@ -24,7 +24,7 @@ cdef struct Array:
     char *data                      # NULL: there is no such array
     ptrdiff_t step                  # bytes from class to class
     ptrdiff_t item                  # bytes of one number
-    int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i', 'u' or bool
+    int kind                        # 'd', 'f', 'e' (IEEE half), 'b' (bfloat16), 'i', 'u', '?'
     bint contiguous                 # rows are float32 or float64 side by side
     ptrdiff_t *outer                # bytes along the axes of the rows
 
@@ -77,6 +77,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     ptrdiff_t n_blocks
     ptrdiff_t thread_blocks         # consecutive blocks that one thread gets
     ptrdiff_t n_spans               # SPANS: how many a row is cut into
+    bint by_mass                    # the target is a distribution, dense or sparse
     bint weighted                   # a row may weigh anything but 1, or be ignored
     bint reads_rows                 # more than a label, weight and scale has to be read of a row
     bint exps_alone                 # no sum is needed but that of the exps
@@ -96,12 +97,13 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint out_in_scratch, variance_in_scratch        # rows are computed there, then stored
     bint defers                     # exps of a row wait, and are stored during the next row
     bint loads_ahead                # the next block's tiles are copied during this one's exps
-    bint x_adjacent, out_adjacent, variance_adjacent    # a class of neighbouring rows lies together
+    bint x_adjacent, out_adjacent   # a class of neighbouring rows lies together, as reals
     bint x_row_by_row, out_row_by_row               # each row begins where the last one ends
     bint assembles                  # streamed tiles are put together as rows first
     ptrdiff_t rows_ahead            # how many rows ahead logits are prefetched; 0: they are not
     ptrdiff_t exp_stride            # bytes from one row of exps to the next
     ptrdiff_t tile_stride           # bytes from one tile to the next
+    bint stages                     # TILES: numbers are converted on their way to or from a tile
     ptrdiff_t buffer_bytes          # of a buffer of exps or tiles
     ptrdiff_t scratch_bytes         # of one thread
 

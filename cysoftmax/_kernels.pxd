@@ -53,6 +53,8 @@ cdef extern from "kernels.h" nogil:
                        void *out) noexcept nogil
         void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
         void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
+        void (*convert)(const void *source, int kind, ptrdiff_t item, ptrdiff_t n,
+                        void *out) noexcept nogil
         double (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,
@@ -75,8 +77,29 @@ cdef extern from "kernels.h" nogil:
         void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
                                 const char *wanted, const double *coarse,
                                 const double *fine) noexcept nogil
-        void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
-                           const double *lo) noexcept nogil
+        void (*tile_minus_rest_major)(void *e, void *a, ptrdiff_t n, const double *mass,
+                                      const double *rest_from, const double *surplus,
+                                      const double *coarse, const double *fine) noexcept nogil
+        void (*tile_scale)(void *e, ptrdiff_t n, const double *hi, const double *lo,
+                           const void *base, const double *base_weight, const void *a,
+                           const double *weight) noexcept nogil
+        void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
+                              const double *weight) noexcept nogil
+        void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
+                         bint skip_zeros, double *hi, double *lo) noexcept nogil
+        void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi,
+                              double *lo) noexcept nogil
+        void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi,
+                         const double *lo) noexcept nogil
+        void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value,
+                              ptrdiff_t *index) noexcept nogil
+        void (*tile_multiply)(void *a, const void *weights, ptrdiff_t n) noexcept nogil
+        void (*tile_select)(const void *where, ptrdiff_t n, void *x,
+                            double *largest) noexcept nogil
+        void (*tile_mask)(const void *where, ptrdiff_t n, double value, void *tile) noexcept nogil
+        void (*tile_skip)(const char *skipped, ptrdiff_t n, double value,
+                          void *tile) noexcept nogil
         void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                               const double *coarse, const double *fine, const double *weight,
                               void *out) noexcept nogil

@@ -5,8 +5,8 @@
 
 from cython.parallel cimport parallel, prange
 
-from cysoftmax._formula cimport MOST_ROWS, Block, finish_block, finish_part
-from cysoftmax._job cimport SPANS, TILES, Job, RowWeights
+from cysoftmax._formula cimport Block, finish_block, finish_part, open_weights
+from cysoftmax._job cimport SPANS, TILES, Job
 from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
@@ -16,7 +16,7 @@ from cysoftmax._spans cimport (
 from cysoftmax._sums cimport ChunkSums
 from cysoftmax._target cimport open_block
 from cysoftmax._threads cimport thread_num
-from cysoftmax._tiles cimport load_tiles, reduce_tiles, write_tiles
+from cysoftmax._tiles cimport load_tiles, reduce_tiles, weigh_tiles, write_tiles
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
 
@@ -24,46 +24,47 @@ from cysoftmax._write cimport close_scratch, store_block, store_sums
 
 cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
     """Take one block of rows through the four stages: open, load, reduce, write."""
-    cdef Block b
-    cdef RowWeights[MOST_ROWS] weights
+    cdef Block *b = &s.block
     cdef char *tiles
     cdef int begin = 0, end
-    open_block_at(job, s, &b, index, weights)
+    open_block_at(job, s, b, index)
     if job.plan.way == TILES:
         tiles = s.buffers[s.current]    # reduce_tiles makes the next block's buffer the current one
-        load_tiles(job, s, &b)
-        reduce_tiles(job, s, &b, tiles)
-        finish_part(job, &b, 0, b.n_rows)
-        write_tiles(job, s, &b, tiles)
+        load_tiles(job, s, b)
+        reduce_tiles(job, s, b, tiles)
+        finish_part(job, b, 0, b.n_rows)
+        write_tiles(job, s, b, tiles)
     else:
         while begin < b.n_rows:
             end = min(begin + job.plan.part_rows, b.n_rows)
-            load_rows(job, s, &b, begin, end)
-            reduce_rows(job, s, &b, begin, end)
-            finish_part(job, &b, begin, end)
-            write_rows(job, s, &b, begin, end)
+            load_rows(job, s, b, begin, end)
+            reduce_rows(job, s, b, begin, end)
+            finish_part(job, b, begin, end)
+            write_rows(job, s, b, begin, end)
             begin = end
-    finish_block(job, &b)
-    store_block(job, &b)
+    finish_block(job, b)
+    store_block(job, b)
 
 
 cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
     """Open one block of rows, for its weights alone."""
-    cdef Block b
-    cdef RowWeights[MOST_ROWS] weights
+    cdef Block *b = &s.block
     cdef int r
-    open_block_at(job, s, &b, index, weights)
-    for r in range(b.n_rows):
-        weigh_rows(job, s, &b, r, r + 1)
-    store_sums(job, &b)
+    open_block_at(job, s, b, index)
+    if job.plan.way == TILES:
+        weigh_tiles(job, s, b)
+    else:
+        for r in range(b.n_rows):
+            weigh_rows(job, s, b, r, r + 1)
+    store_sums(job, b)
 
 
-cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,
-                               RowWeights *weights) noexcept nogil:
+cdef inline void open_block_at(const Job *job, Scratch *s, Block *b,
+                               ptrdiff_t index) noexcept nogil:
     """Open the block of that index."""
     cdef ptrdiff_t first = index * job.plan.block_rows
     open_block(job, b, first, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first),
-               weights, &s.bad_label)
+               &s.bad_label)
 
 
 cdef inline void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
@@ -131,7 +132,8 @@ cdef inline void do_span_block(const Job *job, char *memory, int thread, ptrdiff
     """Take one block of long rows through the four stages: each for all spans, then the next."""
     cdef Scratch *s = scratch_of(job, memory, thread)
     cdef SpanBlock *sb = span_block(job, memory, thread)
-    open_block_at(job, s, &sb.block, index, sb.weights)
+    open_weights(job, &sb.block, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows))
+    open_block_at(job, s, &sb.block, index)
     open_spans(sb)
     if job.plan.reads_rows:
         do_stage(job, memory, thread, WEIGH)

@@ -81,22 +81,37 @@ cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, cha
 
 
 cdef inline double load_halves(const Job *job, const Array *array, const char *place,
-                               ptrdiff_t n, char *into) noexcept nogil:
+                               ptrdiff_t step, ptrdiff_t n, char *into) noexcept nogil:
     """Widen n numbers of 16 bits to float32; return the largest that is not NaN.
 
     Strided ones are first gathered in the upper half of `into`: widening goes upwards, and
     reaches each of them only after it was read.
     """
-    if array.step != 2:
-        copy_items(place, array.step, n, into + 2 * n, 2, 2)
+    if step != 2:
+        copy_items(place, step, n, into + 2 * n, 2, 2)
         place = into + 2 * n
     return job.float_kernels.widen(<const uint16_t *>place, n, array.kind == c'b', into)
 
 
-cdef inline void load_reals(const Job *job, const Array *array, const char *place, ptrdiff_t n,
-                            char *into) noexcept nogil:
-    """Copy n numbers of any dtype, from `place` on, to reals side by side."""
-    cdef ptrdiff_t step = array.step, size = job.itemsize
+cdef inline void load_reals(const Job *job, const Array *array, const char *place, ptrdiff_t step,
+                            ptrdiff_t n, char *into) noexcept nogil:
+    """Copy n numbers of any dtype, `step` bytes apart from `place` on, to reals side by side."""
+    cdef ptrdiff_t size = job.itemsize
+    if array.item == 2 and (array.kind == c'e' or array.kind == c'b'):
+        if size == 4:
+            load_halves(job, array, place, step, n, into)
+        else:               # as float32 in the upper half, which is read as it is overwritten
+            load_halves(job, array, place, step, n, into + 4 * n)
+            convert[float](<const float *>(into + 4 * n), 4, n, into, size)
+    elif step == array.item:
+        job.kernels.convert(place, array.kind, array.item, n, into)
+    else:
+        load_strided(array, place, step, n, into, size)
+
+
+cdef inline void load_strided(const Array *array, const char *place, ptrdiff_t step, ptrdiff_t n,
+                              char *into, ptrdiff_t size) noexcept nogil:
+    """Do that for strided numbers, but those of 16 bits."""
     if array.kind == c'f':
         if size == 4:
             copy_items(place, step, n, into, 4, 4)
@@ -116,20 +131,14 @@ cdef inline void load_reals(const Job *job, const Array *array, const char *plac
             convert[int32_t](<const int32_t *>place, step, n, into, size)
         else:
             convert[int64_t](<const int64_t *>place, step, n, into, size)
-    elif array.kind == c'u':
-        if array.item == 1:
-            convert[uint8_t](<const uint8_t *>place, step, n, into, size)
-        elif array.item == 2:
-            convert[uint16_t](<const uint16_t *>place, step, n, into, size)
-        elif array.item == 4:
-            convert[uint32_t](<const uint32_t *>place, step, n, into, size)
-        else:
-            convert[uint64_t](<const uint64_t *>place, step, n, into, size)
-    elif size == 4:
-        load_halves(job, array, place, n, into)
-    else:                   # as float32 in the upper half, which is read as it is overwritten
-        load_halves(job, array, place, n, into + 4 * n)
-        convert[float](<const float *>(into + 4 * n), 4, n, into, size)
+    elif array.item == 1:
+        convert[uint8_t](<const uint8_t *>place, step, n, into, size)
+    elif array.item == 2:
+        convert[uint16_t](<const uint16_t *>place, step, n, into, size)
+    elif array.item == 4:
+        convert[uint32_t](<const uint32_t *>place, step, n, into, size)
+    else:
+        convert[uint64_t](<const uint64_t *>place, step, n, into, size)
 
 
 cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i,
@@ -139,7 +148,7 @@ cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i
     cdef const char *place = class_at(job, array, i, begin)
     if array.contiguous and array.item == job.itemsize:
         return place
-    load_reals(job, array, place, n, spare)
+    load_reals(job, array, place, array.step, n, spare)
     return spare
 
 
@@ -151,7 +160,8 @@ cdef inline const char *load_logits(const Job *job, ptrdiff_t i, ptrdiff_t begin
     cdef const char *x
     cdef double widened
     if job.x.item == 2 and mask == NULL:
-        widened = load_halves(job, &job.x, class_at(job, &job.x, i, begin), n, spare)
+        widened = load_halves(job, &job.x, class_at(job, &job.x, i, begin), job.x.step, n,
+                              spare)
         if largest != NULL:
             largest[0] = widened
         return spare
@@ -169,7 +179,7 @@ cdef inline double logit_at(const Job *job, ptrdiff_t i, ptrdiff_t c) noexcept n
     cdef double real
     if job.where.data != NULL and class_at(job, &job.where, i, c)[0] == 0:
         return -INFINITY
-    load_reals(job, &job.x, class_at(job, &job.x, i, c), 1, <char *>&real)
+    load_reals(job, &job.x, class_at(job, &job.x, i, c), job.x.item, 1, <char *>&real)
     return real_at(job, <char *>&real, 0, 1)
 
 
@@ -193,15 +203,16 @@ cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nog
 
 # ---------------------------------------------------------------- from reals to any array
 
-cdef inline void store_reals(const Job *job, const Array *array, char *place, ptrdiff_t n,
-                             char *reals) noexcept nogil:
-    """Store n reals, which may be overwritten, from `place` on: rounded to 16 bits, strided."""
-    if array.item == 2 and array.step == 2:
+cdef inline void store_strided(const Job *job, const Array *array, char *place, ptrdiff_t step,
+                               ptrdiff_t n, char *reals) noexcept nogil:
+    """Store n reals, which may be overwritten, `step` bytes apart from `place` on: rounded to 16
+    bits if the array has such numbers."""
+    if array.item == 2 and step == 2:
         job.kernels.narrow(reals, n, array.kind == c'b', <uint16_t *>place)
     else:
         if array.item == 2:
             job.kernels.narrow(reals, n, array.kind == c'b', <uint16_t *>reals)
-        copy_items(reals, array.item, n, place, array.step, array.item)
+        copy_items(reals, array.item, n, place, step, array.item)
 
 
 cdef inline void put_number(const Job *job, const Array *array, char *place,
@@ -259,10 +270,8 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
         return
     for r in range(n):
         label = <uint64_t>y[r]
-        if job.loss.ignores and label == job.loss.ignore:
-            y[r] = IGNORED_LABEL
-        elif label > last:
-            y[r] = BAD_LABEL
+        y[r] = BAD_LABEL if label > last else y[r]
+        y[r] = IGNORED_LABEL if job.loss.ignores and label == job.loss.ignore else y[r]
 
 
 cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:

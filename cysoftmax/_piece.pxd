@@ -87,7 +87,7 @@ cdef inline void add_sums(const Job *job, const Block *b, int r, RowTotals *t,
     if needs_dots(job, b, r):
         if job.target_is != LABELS:
             add_chunks(&t.target_dot, &sums.sum.target_dot, n)
-        if weights_of(b, r).uniform_mass != 0:
+        if b.w.uniform_mass[weights_of(b, r)] != 0:
             add_chunks(&t.uniform_dot, &sums.sum.uniform_dot, n)
     if job.what & STATS:
         add_chunks(&t.entropy_dot, &sums.sum.entropy_dot, n)

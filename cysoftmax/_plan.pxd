@@ -10,8 +10,9 @@ from cysoftmax._formula cimport MOST_ROWS
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Plan)
 from cysoftmax._kernels cimport CHUNK, TILE
-from cysoftmax._scratch cimport PAGE, SPAN, Scratch, lay_out
+from cysoftmax._scratch cimport PAGE, SPAN, Scratch, lay_out, tile_copies
 from cysoftmax._sums cimport count_sixteens
+from cysoftmax._tile_arrays cimport holds_reals, rows_adjacent, rows_follow
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VARIANCE, VJP
 
 cdef enum:
@@ -76,8 +77,8 @@ cdef inline ptrdiff_t scratch_needed(const Job *job) noexcept:
 cdef inline void plan_rows_weights(Job *job) noexcept:
     """Decide whether rows can differ in their weights, and what has to be known of them first."""
     cdef Plan *plan = &job.plan
-    plan.reads_rows = (job.where.data != NULL or job.loss.smoothing != 0
-                       or job.target_is == DISTRIBUTION or job.target_is == SPARSE)
+    plan.by_mass = job.target_is == DISTRIBUTION or job.target_is == SPARSE
+    plan.reads_rows = job.where.data != NULL or job.loss.smoothing != 0 or plan.by_mass
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
                      or job.sample.data != NULL)
     plan.exps_alone = not (plan.reads_rows or job.what & (LOGSUMEXP | STATS | VJP))
@@ -106,32 +107,18 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     # Exps overwrite the copied logits, unless these are needed later: by statistics, or by a dot
     # product that overflowed and is summed again.
     plan.exps_over_logits = plan.logits_in_scratch and job.what & (SOFTMAX | GRAD) and not (
-        job.what & LOSS and (job.target_is == DISTRIBUTION or job.target_is == SPARSE
-                             or job.loss.smoothing != 0))
+        job.what & LOSS and (plan.by_mass or job.loss.smoothing != 0))
     plan.exps_in_out = False
-    plan.x_adjacent = rows_adjacent(job, &job.x)
-    plan.out_adjacent = rows_adjacent(job, &job.out)
-    plan.variance_adjacent = rows_adjacent(job, &job.variance)
-    plan.x_row_by_row = row_by_row(job, &job.x)
-    plan.out_row_by_row = row_by_row(job, &job.out)
+    plan.x_adjacent = rows_adjacent(job, &job.x) and holds_reals(job, &job.x)
+    plan.out_adjacent = rows_adjacent(job, &job.out) and holds_reals(job, &job.out)
+    plan.x_row_by_row = rows_follow(job, &job.x) and job.x.contiguous
+    plan.out_row_by_row = rows_follow(job, &job.out) and job.out.contiguous
 
 
 cdef inline bint streams_16(const Job *job, const Array *array) noexcept:
     """Return whether rows of 16 bits are stored past the caches."""
     return (array.data != NULL and job.plan.exceeds_cache and array.item == 2 and array.step == 2
             and 2 * job.n_classes >= STREAMED_ROW)
-
-
-cdef inline bint rows_adjacent(const Job *job, const Array *array) noexcept:
-    """Return whether neighbouring rows are neighbours in memory, so that one class of many rows is
-    contiguous."""
-    return (array.data != NULL and array.step != job.itemsize
-            and array.outer[job.ndim - 1] == job.itemsize)
-
-
-cdef inline bint row_by_row(const Job *job, const Array *array) noexcept:
-    """Return whether each row begins where the one before it ends."""
-    return job.ndim == 1 and array.contiguous and array.outer[0] == job.n_classes * job.itemsize
 
 
 # ---------------------------------------------------------------- rows
@@ -168,19 +155,10 @@ cdef inline void plan_rows(Job *job) noexcept:
 cdef inline bint suits_tiles(const Job *job) noexcept:
     """Return whether sixteen rows at a time are faster: short rows, unless they are few, or strided
     ones that fit."""
-    if job.what & (VJP | STATS) or job.plan.reads_rows:
-        return False
-    if not (fits_tile(job, &job.x) and fits_tile(job, &job.out) and fits_tile(job, &job.variance)):
-        return False
-    if job.x.contiguous:
+    if job.x.step == job.x.item:
         return rows_fill_tiles(job) and job.n_classes <= (
             job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
     return job.n_classes <= TILES_IN_L2 // (TILE * job.itemsize)
-
-
-cdef inline bint fits_tile(const Job *job, const Array *array) noexcept:
-    """Return whether an array, if there is one, holds reals at multiples of their size."""
-    return array.data == NULL or array.item == job.itemsize and array.step % array.item == 0
 
 
 cdef inline bint rows_fill_tiles(const Job *job) noexcept:
@@ -196,12 +174,17 @@ cdef inline void plan_tiles(Job *job) noexcept:
     lie along one axis (most blocks of small images cross the border of an image)."""
     cdef Plan *plan = &job.plan
     cdef ptrdiff_t n_tiles = count_sixteens(job.n_rows)
-    cdef int copies = 2 if job.what & (LOG_SOFTMAX | VARIANCE) else 1, tiles
+    cdef int copies = tile_copies(job), tiles
+    cdef bint adjacent = rows_adjacent(job, &job.x)
     plan.way = TILES
+    plan.stages = converts(job, &job.x) or converts(job, &job.out) or converts(
+        job, &job.variance) or converts(job, &job.where) or (
+            job.target_is == DISTRIBUTION and converts(job, &job.target)) or (
+            job.target_is == VECTOR and converts(job, &job.target))
     plan.defers = False
     # An odd number of cache lines: the classes of tiles then do not compete for the same sets.
     plan.tile_stride = (job.n_classes | 1) * TILE * job.itemsize
-    tiles = tiles_that_fit(job, TILES_IN_L2 if plan.x_adjacent else TILES_IN_L1, copies)
+    tiles = tiles_that_fit(job, TILES_IN_L2 if adjacent else TILES_IN_L1, copies)
     plan.loads_ahead = plan.x_adjacent and (copies + 1) * plan.tile_stride <= TILES_IN_L2 and (
         job.ndim == 1 or job.shape[job.ndim - 1] >= (
             2 * TILE * tiles_that_fit(job, TILES_IN_L2, copies + 1)))
@@ -210,6 +193,11 @@ cdef inline void plan_tiles(Job *job) noexcept:
     plan.assembles = plan.exceeds_cache and plan.out_row_by_row
     tiles = <int>max(<ptrdiff_t>1, min(<ptrdiff_t>tiles, n_tiles // plan.n_threads))
     plan.block_rows = plan.part_rows = tiles * TILE
+
+
+cdef inline bint converts(const Job *job, const Array *array) noexcept:
+    """Return whether there is such an array, whose numbers are not reals."""
+    return array.data != NULL and not holds_reals(job, array)
 
 
 cdef inline int tiles_that_fit(const Job *job, ptrdiff_t n_bytes, int copies) noexcept:

@@ -4,11 +4,12 @@
 
 from libc.stdint cimport uintptr_t
 
-from cysoftmax._formula cimport MOST_ROWS
+from cysoftmax._formula cimport MOST_ROWS, Block, open_weights
 from cysoftmax._job cimport DISTRIBUTION, ROWS, SPANS, TILES, VECTOR, Job
 from cysoftmax._kernels cimport TILE, Carry, NextTiles
-from cysoftmax._sums cimport ChunkSums, chunks
-from cysoftmax._what cimport LOG_SOFTMAX, VARIANCE
+from cysoftmax._numbers cimport put_real, real_at
+from cysoftmax._sums cimport ChunkSums, chunks, count_sixteens
+from cysoftmax._what cimport LOG_SOFTMAX, STATS, VARIANCE
 
 cdef enum:
     PAGE = 4096
@@ -35,17 +36,19 @@ cdef struct Overlap:
     Pending previous                # ROWS: a row of several chunks, stored in turns with them
 
 cdef struct Scratch:
+    Block block                     # of ROWS and TILES: the numbers of the rows
     char *buffers[2]                # of exps or tiles: one is current, the other waits or fills
     int current
-    # A row or span of each: reals, and of the mask bytes.
+    # A row or span of each, or tiles: reals, and of the mask of a row bytes.
     char *logits
     char *target
     char *class_weight
     char *variance
     char *mask
-    char *second                    # tiles of logits (log_softmax), or of the variance
+    char *mask_tiles
+    char *second                    # tiles of logits that are kept, or of the variance
     char *largest                   # the maxima of the tiles that are copied ahead
-    char *assembled                 # a tile put together as rows
+    char *staging                   # a tile as rows, or a class of a block: see _tile_arrays.pxd
     char *column_carries            # the unfinished cache line of each class of tiles
     ChunkSums *sums                 # of the chunks of a row
     Piece pieces[TILE]              # of the rows that are worked on together
@@ -82,16 +85,35 @@ cdef inline ptrdiff_t lay_out(const Job *job, Scratch *s, uintptr_t memory) noex
 cdef inline void lay_out_tiles(const Job *job, Scratch *s, uintptr_t *end) noexcept nogil:
     cdef ptrdiff_t tiles = job.plan.block_rows // TILE * job.plan.tile_stride
     s.buffers[0] = s.buffers[1] = take(end, tiles)
+    s.target = s.mask_tiles = s.class_weight = NULL
     if job.plan.loads_ahead:
         s.buffers[1] = take(end, tiles)
         s.largest = take(end, MOST_ROWS * job.itemsize)
     # Without loads_ahead no line is carried to the next block, and nothing is stored here.
     s.column_carries = take(end, job.n_classes * 64 if (
         job.plan.loads_ahead and job.plan.exceeds_cache and job.plan.out_adjacent) else 0)
-    if job.what & (LOG_SOFTMAX | VARIANCE):
+    if job.what & (LOG_SOFTMAX | VARIANCE | STATS):
         s.second = take(end, tiles)
-    if job.plan.assembles:
-        s.assembled = take(end, job.plan.tile_stride + 64)
+    if job.plan.by_mass or job.target_is == VECTOR:
+        s.target = take(end, tiles)
+    if job.where.data != NULL:
+        s.mask_tiles = take(end, tiles)
+    if job.loss.smoothing != 0 and job.loss.class_weight != NULL:
+        s.class_weight = take(end, job.plan.tile_stride)
+    if job.plan.stages or job.plan.assembles:
+        s.staging = take(end, max(job.plan.tile_stride, MOST_ROWS * job.itemsize) + 64)
+
+
+cdef inline int tile_copies(const Job *job) noexcept nogil:
+    """Return how many buffers of tiles a block has, without one that is loaded ahead."""
+    cdef int copies = 1
+    if job.what & (LOG_SOFTMAX | VARIANCE | STATS):
+        copies += 1
+    if job.where.data != NULL:
+        copies += 1
+    if job.plan.by_mass or job.target_is == VECTOR:
+        copies += 1
+    return copies
 
 
 cdef inline void lay_out_rows(const Job *job, Scratch *s, uintptr_t *end) noexcept nogil:
@@ -125,7 +147,17 @@ cdef inline Scratch *scratch_of(const Job *job, char *memory, int thread) noexce
 
 cdef inline void open_scratch(const Job *job, Scratch *s) noexcept nogil:
     """Begin a thread: nothing waits, nothing was loaded ahead."""
+    cdef ptrdiff_t c
+    cdef int r
     lay_out(job, s, <uintptr_t>s + (sizeof(Scratch) + 63) // 64 * 64)
+    if job.plan.way != SPANS:
+        open_weights(job, &s.block, <int>min(
+            <ptrdiff_t>job.plan.block_rows, count_sixteens(job.n_rows) * TILE))
+    if job.plan.way == TILES and s.class_weight != NULL:
+        for c in range(job.n_classes):
+            for r in range(TILE):
+                put_real(job, s.class_weight, c * TILE + r, job.n_classes * TILE,
+                         real_at(job, job.loss.class_weight, c, job.n_classes))
     s.current = 0
     s.overlap.next_row = NULL
     s.overlap.previous.e = NULL

@@ -7,7 +7,7 @@
 from libc.math cimport INFINITY
 
 from cysoftmax._formula cimport MOST_ROWS, Block
-from cysoftmax._job cimport LABELS, Job, RowWeights, class_at
+from cysoftmax._job cimport LABELS, Job, class_at
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._piece cimport (
     RowTotals, add_sums, exp_chunks, finish_sums, load_again, load_piece, reduce_piece)
@@ -29,7 +29,6 @@ cdef enum Stage:
 
 cdef struct SpanBlock:              # a block of long rows
     Block block
-    RowWeights[MOST_ROWS] weights
     RowMasses[MOST_ROWS] masses
     RowTotals[MOST_ROWS] totals
 

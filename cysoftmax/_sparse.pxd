@@ -75,7 +75,7 @@ cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, doub
         bad[0] = True
         c = 0
     expect(0 <= e.j < job.sparse.n_entries)
-    load_reals(job, entries, entries.data + e.j * entries.item, 1, <char *>&real)
+    load_reals(job, entries, entries.data + e.j * entries.item, entries.item, 1, <char *>&real)
     mass[0] = real_at(job, <char *>&real, 0, 1)
     e.j += 1
     if weighted and job.loss.class_weight != NULL:

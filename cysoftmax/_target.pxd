@@ -7,9 +7,10 @@
 from libc.string cimport memcpy
 
 from cysoftmax._formula cimport (
-    Block, clear_rows, factor_for, residual_mass, target_factor, weigh, weights_of)
+    Block, clear_rows, factor_for, residual_mass, target_factor, weigh, weigh_labels, weigh_masses,
+    weights_of)
 from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Job, RowWeights, class_at, expect, row_at)
+    DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Array, Job, class_at, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
     BAD_LABEL, IGNORED_LABEL, count, load_mask, load_reals, logit_at, put_real, read_labels,
@@ -25,54 +26,66 @@ from cysoftmax._what cimport GRAD
 # ---------------------------------------------------------------- open: labels and weights
 
 cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_rows,
-                            RowWeights *weights, bint *bad) noexcept nogil:
-    """Read what can be read of each row without its classes: label, weight, scale. `weights` is
-    memory for one RowWeights a row, used only if rows can differ. A row whose label is out of
-    range gets class 0, and the call an error in the end."""
+                            bint *bad) noexcept nogil:
+    """Read what can be read of each row without its classes: label, weight, scale. A row whose
+    label is out of range gets class 0, and the call an error in the end."""
     cdef int r
     b.first = first
     b.n_rows = n_rows
-    b.weights = <RowWeights *>&job.plain_weights
-    b.weights_step = 0
-    if not job.plan.plain_rows:
-        b.weights = weights
-        b.weights_step = 1
-        for r in range(n_rows):
-            weights[r] = job.plain_weights
     clear_rows(b, <int>count_sixteens(n_rows) * TILE,     # a tile has 16 rows whatever n_rows is
                job.plan.way == TILES and n_rows % TILE == 0 and not job.plan.weighted)
     if job.target_is == LABELS:
         open_labels(job, b, bad)
-    if job.plan.weighted:
+    if job.sample.data != NULL:
+        read_per_row(job, &job.sample, b, b.w.sample)
         for r in range(n_rows):
-            if job.target_is == LABELS and job.loss.class_weight != NULL:
-                weights[r].label_mass = weights[r].target_mass = real_at(
+            b.ignored[r] |= b.w.sample[r] == 0
+    if job.plan.weighted and job.target_is == LABELS:
+        for r in range(n_rows):
+            b.w.label_mass[r] = 1
+        if job.loss.class_weight != NULL:
+            for r in range(n_rows):
+                b.w.label_mass[r] = real_at(
                     job, job.loss.class_weight, b.label[r], job.n_classes)
-            if job.sample.data != NULL:
-                weights[r].sample = (<const double *>row_at(job, &job.sample, first + r))[0]
-                b.ignored[r] |= weights[r].sample == 0
+        weigh_labels(job, b)
+    elif job.plan.weighted:
+        for r in range(n_rows):
             weigh(job, b, r)
     if job.scale.data != NULL:
+        read_per_row(job, &job.scale, b, b.w.factor)
         for r in range(n_rows):
-            weights[r].factor = factor_for(
-                job, (<const double *>row_at(job, &job.scale, first + r))[0])
+            b.w.factor[r] = factor_for(job, b.w.factor[r])
+
+
+cdef inline void read_per_row(const Job *job, const Array *array, const Block *b,
+                              double *values) noexcept nogil:
+    """Read a float64 of each row of a block."""
+    cdef const char *place = row_at(job, array, b.first)
+    cdef ptrdiff_t step = array.outer[job.ndim - 1]
+    cdef int r
+    if evenly_spaced(job, b.first, b.n_rows):
+        for r in range(b.n_rows):
+            values[r] = (<const double *>(place + r * step))[0]
+    else:
+        for r in range(b.n_rows):
+            values[r] = (<const double *>row_at(job, array, b.first + r))[0]
 
 
 cdef inline void open_labels(const Job *job, Block *b, bint *bad) noexcept nogil:
     """Read the labels of a block's rows, and whether they are ignored."""
     cdef ptrdiff_t any_sign = 0
-    cdef int r
+    cdef int r, any_bad = 0
     read_labels(job, b.first, b.n_rows, b.label)
     for r in range(b.n_rows):
         any_sign |= b.label[r]
     if any_sign >= 0:
         return
-    for r in range(b.n_rows):
-        if b.label[r] < 0:
-            if b.label[r] == BAD_LABEL:
-                bad[0] = True
-            b.ignored[r] = b.label[r] == IGNORED_LABEL
-            b.label[r] = 0
+    for r in range(b.n_rows):       # without a branch: rows may be ignored at random
+        any_bad |= b.label[r] == BAD_LABEL
+        b.ignored[r] = b.label[r] == IGNORED_LABEL
+        b.label[r] = b.label[r] if b.label[r] >= 0 else 0
+    if any_bad:
+        bad[0] = True
 
 
 # ---------------------------------------------------------------- open: masks and distributions
@@ -100,7 +113,7 @@ cdef inline void read_target(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) 
         if job.target.contiguous and job.target.item == job.itemsize:
             memcpy(p.a, place, p.n * job.itemsize)
         else:
-            load_reals(job, &job.target, place, p.n, p.a)
+            load_reals(job, &job.target, place, job.target.step, p.n, p.a)
 
 
 cdef inline void weigh_target(const Job *job, Piece *p) noexcept nogil:
@@ -154,7 +167,7 @@ cdef inline void add_masses(const Job *job, RowMasses *m, const ChunkSums *sums,
     cdef ptrdiff_t k
     for k in range(n):
         m.unmasked += sums[k].mass.unmasked
-    if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
+    if job.plan.by_mass:
         for k in range(n):
             m.any_target |= sums[k].mass.any_target
         add_chunks(&m.target_sum, &sums.mass.target_sum, n)
@@ -165,24 +178,15 @@ cdef inline void add_masses(const Job *job, RowMasses *m, const ChunkSums *sums,
 
 
 cdef inline void weigh_row(const Job *job, Block *b, int r, RowMasses *m) noexcept nogil:
-    """Compute what row r weighs. A row whose classes are all masked is skipped; one whose
-    distribution is all zeros is ignored."""
-    cdef RowWeights *w = weights_of(b, r)
-    if m.unmasked == 0:
-        b.ignored[r] = True
-        weigh(job, b, r)
-        b.skipped[r] = True
-        return
-    if job.target_is == DISTRIBUTION or job.target_is == SPARSE:
-        b.ignored[r] |= not m.any_target
-        w.target_sum = w.target_mass = total_of(&m.target_sum)
-        if job.loss.class_weight != NULL:
-            w.target_mass = total_of(&m.target_mass)
-    if job.loss.smoothing != 0 and not b.ignored[r]:
-        w.uniform_mass = job.loss.smoothing * w.target_sum / m.unmasked
-        w.uniform_total = w.uniform_mass * (
-            job.loss.class_sum if job.where.data == NULL else total_of(&m.weight_sum))
-    weigh(job, b, r)
+    """Compute what row r weighs, once all of its masses were added."""
+    cdef double weight_sum = job.loss.class_sum, target_sum, target_mass
+    if job.where.data != NULL:
+        weight_sum = total_of(&m.weight_sum)
+    target_sum = target_mass = total_of(&m.target_sum)
+    if job.loss.class_weight != NULL:
+        target_mass = total_of(&m.target_mass)
+    weigh_masses(job, b, r, m.unmasked, weight_sum, job.plan.by_mass, target_sum, target_mass,
+                 m.any_target)
 
 
 cdef inline Entries piece_entries(const Job *job, Scratch *s, const Block *b, int r,
@@ -202,7 +206,7 @@ cdef inline void label_dots(const Job *job, const Scratch *s, Block *b, int begi
     cdef int r
     for r in range(begin, end):
         expect(0 <= b.label[r] < job.n_classes)
-        mass[r - begin] = 0 if b.skipped[r] else weights_of(b, r).label_mass
+        mass[r - begin] = 0 if b.skipped[r] else b.w.label_mass[weights_of(b, r)]
         logit = 0
         if mass[r - begin] != 0 and job.plan.way == ROWS:
             logit = real_at(job, s.pieces[r - begin].x, b.label[r], job.n_classes)
@@ -222,7 +226,7 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
     elif job.target_is == SPARSE:
         dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.sum.target_dot,
                     &s.bad_label)
-    if weights_of(b, r).uniform_mass != 0:
+    if b.w.uniform_mass[weights_of(b, r)] != 0:
         dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.sum.uniform_dot)
 
 
@@ -260,16 +264,16 @@ cdef inline void minus_rest_at_labels(const Job *job, const Block *b, int begin,
     and its piece holds it: the factor b / total then makes b (p - 1) of it. Does nothing
     unless the output is a gradient and the target a label. Takes up to sixteen rows at once."""
     cdef void *exps[TILE]
-    cdef const RowWeights *w
+    cdef int i
     cdef const Piece *p
     cdef int r
     if not (job.what & GRAD and job.target_is == LABELS and job.loss.confidence != 0):
         return
     for r in range(begin, end):
         p = &pieces[r - begin]
-        w = weights_of(b, r)
+        i = weights_of(b, r)
         exps[r - begin] = NULL
-        if p.e != NULL and w.label_mass >= w.rest_from and holds(p, b.label[r]):
+        if p.e != NULL and b.w.label_mass[i] >= b.w.rest_from[i] and holds(p, b.label[r]):
             exps[r - begin] = p.e + (b.label[r] - p.begin) * job.itemsize
     job.kernels.minus_rest(exps, b.coarse + begin, b.fine + begin, end - begin)
 
@@ -283,7 +287,7 @@ cdef inline void minus_rest_at_entries(const Job *job, Scratch *s, const Block *
     cdef void *place
     while entries.j < entries.end:
         c = next_entry(job, &entries, True, &mass, &s.bad_label)
-        if mass >= weights_of(b, r).rest_from:
+        if mass >= b.w.rest_from[weights_of(b, r)]:
             place = p.e + c * job.itemsize
             job.kernels.minus_rest(&place, &b.coarse[r], &b.fine[r], 1)
 
@@ -293,17 +297,17 @@ cdef inline void minus_rest_at_entries(const Job *job, Scratch *s, const Block *
 cdef inline void subtract_target(const Job *job, const Block *b, int r, double mass,
                                  char *grad) noexcept nogil:
     """Subtract what is left of a class' mass from its entry of the gradient, in place."""
-    cdef const RowWeights *w = weights_of(b, r)
-    mass = residual_mass(w, mass)
+    cdef int i = weights_of(b, r)
+    mass = residual_mass(b, i, mass)
     if mass != 0:
-        job.kernels.subtract(grad, mass, target_factor(job, w))
+        job.kernels.subtract(grad, mass, target_factor(job, b, i))
 
 
 cdef inline void subtract_label(const Job *job, const Block *b, int r, const Piece *p,
                                 char *grad) noexcept nogil:
     """Subtract the label's mass from the gradient of a piece, if that holds the label."""
     if holds(p, b.label[r]):
-        subtract_target(job, b, r, weights_of(b, r).label_mass,
+        subtract_target(job, b, r, b.w.label_mass[weights_of(b, r)],
                         grad + (b.label[r] - p.begin) * job.itemsize)
 
 

@@ -5,22 +5,136 @@
 # few cache lines that lie together are read or written at a time. Touches the tiles of one thread,
 # and one block.
 
-from libc.math cimport INFINITY, isinf, isnan
-from libc.stdint cimport uintptr_t
+from libc.math cimport INFINITY, isfinite, isinf, isnan
 from libc.string cimport memcpy, memset
 
-from cysoftmax._formula cimport MOST_ROWS, Block, weights_of
-from cysoftmax._job cimport Array, Job, evenly_spaced, expect, row_at
+from cysoftmax._formula cimport (
+    MOST_ROWS, Block, residual_mass, target_factor, uniform_factor, weigh_masses)
+from cysoftmax._job cimport (
+    DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE, Kernels, NextTiles
 from cysoftmax._numbers cimport put_real, real_at
 from cysoftmax._scratch cimport Scratch
-from cysoftmax._sums cimport Pair, Total, add, chunk_size, chunks, count_sixteens, finish
-from cysoftmax._target cimport subtract_target
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, VARIANCE
+from cysoftmax._sums cimport Pair, Total, add, add_term, chunk_size, chunks, count_sixteens, finish
+from cysoftmax._tile_arrays cimport (
+    load_array, load_entries, rows_adjacent, store_array, store_tile, tile_of)
+from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, STATS, VARIANCE, VJP
+from cysoftmax._write cimport masked_value
 
-cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
-    """Return tile t of those that are worked on together."""
-    return tiles + t * job.plan.tile_stride
+cdef enum TileSum:                  # what total_tile sums
+    MASSES                          # a
+    PRODUCTS                        # a (x - shift), 0 where a is 0
+    PLAIN_PRODUCTS                  # a x, whatever a is
+    DIFFERENCES                     # x - shift
+
+
+# ---------------------------------------------------------------- sums over the classes of a tile
+
+cdef inline void sum_chunk(const Job *job, TileSum what, const char *a, const char *x,
+                           const double *shift, ptrdiff_t k, double *hi, double *lo) noexcept nogil:
+    """Sum one chunk of the classes of a tile."""
+    cdef ptrdiff_t at = k * CHUNK * TILE * job.itemsize, n = chunk_size(job.n_classes, k)
+    if what == MASSES:
+        job.kernels.tile_sum(a + at, n, hi, lo)
+    elif what == DIFFERENCES:
+        job.kernels.tile_diff_sum(x + at, n, shift, hi, lo)
+    else:
+        job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
+
+
+cdef inline void total_tile(const Job *job, TileSum what, const char *a, const char *x,
+                            const double *shift, double *coarse, double *fine) noexcept nogil:
+    """Sum all classes of each row of a tile, chunk by chunk, as coarse + fine."""
+    cdef double[TILE] hi, lo
+    cdef Total total[TILE]
+    cdef ptrdiff_t k
+    cdef int r
+    sum_chunk(job, what, a, x, shift, 0, coarse, fine)
+    if job.n_classes <= CHUNK:
+        return
+    for r in range(TILE):
+        total[r] = Total(coarse[r], fine[r], 0)
+    for k in range(1, chunks(job.n_classes)):
+        sum_chunk(job, what, a, x, shift, k, hi, lo)
+        for r in range(TILE):
+            add(&total[r], Pair(hi[r], lo[r]))
+    for r in range(TILE):
+        finish(&total[r])
+        coarse[r] = total[r].coarse
+        fine[r] = total[r].fine
+
+
+# ---------------------------------------------------------------- open: masks and distributions
+
+cdef inline void weigh_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil:
+    """Load masks and distributions of a block's rows, and weigh them."""
+    cdef double[MOST_ROWS] unused
+    cdef int t
+    if not job.plan.reads_rows:
+        return
+    if job.where.data != NULL:
+        load_array(job, s, &job.where, b, s.mask_tiles, unused)
+    if job.target_is == DISTRIBUTION:
+        load_array(job, s, &job.target, b, s.target, unused)
+    elif job.target_is == SPARSE:
+        load_entries(job, s, b, s.target)
+    for t in range(count_sixteens(b.n_rows)):
+        weigh_rows_of_tile(job, s, b, t)
+
+
+cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t) noexcept nogil:
+    """Sum what the targets of sixteen rows weigh."""
+    cdef char *target = tile_of(job, s.target, t)
+    cdef char *mask = tile_of(job, s.mask_tiles, t)
+    cdef double[TILE] unmasked, target_sum, target_mass, weight_sum, fine
+    cdef char[TILE] any_target
+    cdef int r
+    for r in range(TILE):
+        unmasked[r] = job.n_classes
+        weight_sum[r] = job.loss.class_sum
+    if job.where.data != NULL:
+        total_tile(job, MASSES, mask, NULL, NULL, unmasked, fine)
+        if job.loss.smoothing != 0:
+            total_tile(job, MASSES, base_of(job, s, t), NULL, NULL, weight_sum, fine)
+            for r in range(TILE):
+                weight_sum[r] += fine[r]
+    if job.plan.by_mass:
+        total_tile(job, MASSES, target, NULL, NULL, target_sum, fine)
+        for r in range(TILE):
+            any_target[r] = target_sum[r] != 0 or fine[r] != 0
+            target_sum[r] += fine[r]
+            target_mass[r] = target_sum[r]
+        for r in range(TILE):
+            if not any_target[r]:       # unless positive and negative entries cancel
+                any_target[r] = has_entry(job, target, r)
+        if job.loss.class_weight != NULL:
+            job.kernels.tile_multiply(target, job.loss.class_weight, job.n_classes)
+            total_tile(job, MASSES, target, NULL, NULL, target_mass, fine)
+            for r in range(TILE):
+                target_mass[r] += fine[r]
+    for r in range(min(TILE, b.n_rows - t * TILE)):
+        weigh_masses(job, b, t * TILE + r, unmasked[r], weight_sum[r], job.plan.by_mass,
+                     target_sum[r], target_mass[r], any_target[r])
+
+
+cdef inline bint has_entry(const Job *job, const char *tile, int r) noexcept nogil:
+    """Return whether row r of a tile has a number that is not 0."""
+    cdef ptrdiff_t c
+    for c in range(job.n_classes):
+        if real_at(job, tile, c * TILE + r, job.n_classes * TILE) != 0:
+            return True
+    return False
+
+
+cdef inline char *base_of(const Job *job, Scratch *s, int t) noexcept nogil:
+    """Return the class weights of tile t as a tile, 0 where masked; NULL for ones."""
+    if job.where.data == NULL:
+        return s.class_weight
+    if job.loss.class_weight == NULL:
+        return tile_of(job, s.mask_tiles, t)
+    memcpy(s.class_weight, tile_of(job, s.mask_tiles, t), job.n_classes * TILE * job.itemsize)
+    job.kernels.tile_multiply(s.class_weight, job.loss.class_weight, job.n_classes)
+    return s.class_weight
 
 
 # ---------------------------------------------------------------- load
@@ -28,35 +142,19 @@ cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
 cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil:
     """Load the logits of a block's rows, and their maxima, unless they were copied ahead."""
     cdef char *tiles = s.buffers[s.current]
-    cdef bint adjacent = job.plan.x_adjacent and evenly_spaced(job, b.first, b.n_rows)
-    cdef int full = b.n_rows // TILE, t, r
-    cdef const char *x[TILE]
+    cdef int t, r
+    weigh_tiles(job, s, b)
     if s.tiles_ready == b.first:
         for r in range(b.n_rows):
             b.shift[r] = real_at(job, s.largest, r, MOST_ROWS)
-        return
-    if adjacent:
-        job.kernels.tiles_load(row_at(job, &job.x, b.first), job.x.step // job.itemsize,
-                               job.n_classes, full, tiles, job.plan.tile_stride // job.itemsize,
-                               b.shift)
-    for t in range(full if adjacent else 0, <int>count_sixteens(b.n_rows)):
-        rows_of_tile(job, &job.x, b, t * TILE, x)
-        job.kernels.tile_load(<const void **>x, job.x.step // job.itemsize, job.n_classes,
-                              tile_of(job, tiles, t), b.shift + t * TILE)
-
-
-cdef inline void rows_of_tile(const Job *job, const Array *array, const Block *b, int begin,
-                              const char **place) noexcept nogil:
-    """Return where the sixteen rows of a tile begin; missing ones are the first row again."""
-    cdef const char *first = row_at(job, array, b.first + begin)
-    cdef ptrdiff_t step = array.outer[job.ndim - 1]
-    cdef int r
-    if b.n_rows - begin >= TILE and evenly_spaced(job, b.first + begin, TILE):
-        for r in range(TILE):
-            place[r] = first + r * step
     else:
-        for r in range(TILE):
-            place[r] = row_at(job, array, b.first + begin + (r if begin + r < b.n_rows else 0))
+        load_array(job, s, &job.x, b, tiles, b.shift)
+    if job.target_is == VECTOR:
+        load_array(job, s, &job.target, b, s.target, b.shift)
+    if job.where.data != NULL:
+        for t in range(count_sixteens(b.n_rows)):
+            job.kernels.tile_select(tile_of(job, s.mask_tiles, t), job.n_classes,
+                                    tile_of(job, tiles, t), b.shift + t * TILE)
 
 
 cdef inline void plan_ahead(const Job *job, Scratch *s, const Block *b) noexcept nogil:
@@ -89,29 +187,37 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
     stores would stall (store forwarding fails)."""
     cdef double[MOST_ROWS] mass, gathered       # what is gathered are reals
     cdef int n_tiles = <int>count_sixteens(b.n_rows), t, r
+    cdef bint labels = job.what & LOSS and job.target_is == LABELS
     cdef char *tile
-    if job.what & LOSS:
+    if labels:
         label_masses(job, b, n_tiles * TILE, mass)
     for t in range(n_tiles):
         tile = tile_of(job, tiles, t)
-        if job.what & LOG_SOFTMAX:
+        if job.what & (LOG_SOFTMAX | STATS):
             memcpy(tile_of(job, s.second, t), tile, job.n_classes * TILE * job.itemsize)
-        if job.what & LOSS:
+        if labels:
             job.kernels.tile_gather(tile, b.label + t * TILE,
                                     <char *>gathered + t * TILE * job.itemsize)
-        if job.what & LOGSUMEXP:
+        if job.what & VJP or (job.what & LOSS and job.plan.reads_rows):
+            tile_dots(job, s, b, t, tile)
+        if job.what & (LOGSUMEXP | STATS):
             note_nans(job, b, t * TILE, tile)
+    if job.what & VJP:
+        return
     plan_ahead(job, s, b)
     for t in range(n_tiles):
         if job.plan.x_row_by_row:
             s.overlap.next_tiles.x = row_at(
                 job, &job.x, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))
         tile_sums(job, b, t * TILE, tile_of(job, tiles, t), &s.overlap.next_tiles)
-    if job.what & LOSS:
+    if labels:
         for t in range(n_tiles):
             r = t * TILE
             job.kernels.terms(mass + r, <char *>gathered + r * job.itemsize, b.shift + r, TILE,
                               b.target_dot_hi + r, b.target_dot_lo + r)
+    if job.what & STATS:
+        for t in range(n_tiles):
+            tile_stats(job, s, b, t, tile_of(job, tiles, t))
 
 
 cdef inline void label_masses(const Job *job, const Block *b, int n, double *mass) noexcept nogil:
@@ -120,9 +226,58 @@ cdef inline void label_masses(const Job *job, const Block *b, int n, double *mas
     for r in range(n):
         expect(0 <= b.label[r] < job.n_classes)
         mass[r] = 1
-    if b.weights_step != 0:
-        for r in range(n):
-            mass[r] = weights_of(b, r).label_mass if r < b.n_rows else 0
+    if not b.alike:
+        for r in range(b.n_rows):
+            mass[r] = b.w.label_mass[r]
+
+
+cdef inline void tile_dots(const Job *job, Scratch *s, Block *b, int t,
+                           const char *x) noexcept nogil:
+    """Sum masses times (x - shift), unless the target is a label, and with label smoothing class
+    weights times (x - shift); of a VJP, the products of both vectors."""
+    cdef const double *shift = b.shift + t * TILE
+    cdef double *dot = b.target_dot_hi + t * TILE
+    cdef double[TILE] zero
+    cdef const char *target = tile_of(job, s.target, t)
+    cdef const char *base
+    if job.what & VJP:
+        memset(zero, 0, sizeof(zero))
+        total_tile(job, PLAIN_PRODUCTS, target, x, zero, dot, b.target_dot_lo + t * TILE)
+        return
+    if job.plan.by_mass:
+        total_tile(job, PRODUCTS, target, x, shift, dot, b.target_dot_lo + t * TILE)
+        mend_dots(job, b, t, target, x, dot, b.target_dot_lo + t * TILE)
+    if job.loss.smoothing != 0:
+        base = base_of(job, s, t)
+        dot = b.uniform_dot_hi + t * TILE
+        total_tile(job, DIFFERENCES if base == NULL else PRODUCTS, base, x, shift, dot,
+                   b.uniform_dot_lo + t * TILE)
+        mend_dots(job, b, t, base, x, dot, b.uniform_dot_lo + t * TILE)
+
+
+cdef inline void mend_dots(const Job *job, const Block *b, int t, const char *a, const char *x,
+                           double *hi, double *lo) noexcept nogil:
+    """Sum again, term by term in double, the dots that overflowed."""
+    cdef double lost = 0, weight = 1
+    cdef Total total
+    cdef ptrdiff_t c, i
+    cdef int r
+    for r in range(TILE):
+        lost += hi[r] - hi[r]
+    if lost == 0:
+        return
+    for r in range(min(TILE, b.n_rows - t * TILE)):
+        if isfinite(hi[r]) or b.ignored[t * TILE + r]:
+            continue
+        total = Total(0, 0, 0)
+        for c in range(job.n_classes):
+            i = c * TILE + r
+            if a != NULL:
+                weight = real_at(job, a, i, job.n_classes * TILE)
+            add_term(job, weight, x + i * job.itemsize, b.shift[t * TILE + r], &total)
+        finish(&total)
+        hi[r] = total.coarse
+        lo[r] = total.fine
 
 
 cdef inline void note_nans(const Job *job, Block *b, int begin, const char *tile) noexcept nogil:
@@ -130,12 +285,18 @@ cdef inline void note_nans(const Job *job, Block *b, int begin, const char *tile
     cdef ptrdiff_t c
     cdef int r
     for r in range(min(TILE, b.n_rows - begin)):
-        if not isinf(b.shift[begin + r]):
-            continue
-        b.has_nan[begin + r] = False
-        for c in range(job.n_classes):
-            b.has_nan[begin + r] |= isnan(
-                real_at(job, tile, c * TILE + r, job.n_classes * TILE))
+        if isinf(b.shift[begin + r]):
+            c = first_nan(job, tile, r)
+            b.has_nan[begin + r] = c < job.n_classes
+
+
+cdef inline ptrdiff_t first_nan(const Job *job, const char *tile, int r) noexcept nogil:
+    """Return the first class of row r of a tile that is NaN, or n_classes."""
+    cdef ptrdiff_t c
+    for c in range(job.n_classes):
+        if isnan(real_at(job, tile, c * TILE + r, job.n_classes * TILE)):
+            return c
+    return job.n_classes
 
 
 cdef inline void tile_sums(const Job *job, Block *b, int begin, char *tile,
@@ -165,139 +326,157 @@ cdef inline void tile_sums(const Job *job, Block *b, int begin, char *tile,
         b.fine[begin + r] = total[r].fine
 
 
+cdef inline void tile_stats(const Job *job, Scratch *s, Block *b, int t,
+                            const char *e) noexcept nogil:
+    """Compute what statistics need besides the sums of the exps of sixteen rows."""
+    cdef const char *x = tile_of(job, s.second, t)
+    cdef double[TILE] zero, fine
+    cdef int begin = t * TILE, r
+    total_tile(job, PRODUCTS, e, x, b.shift + begin, b.entropy_dot + begin, fine)
+    for r in range(TILE):
+        b.entropy_dot[begin + r] += fine[r]
+    if job.plan.by_mass:
+        memset(zero, 0, sizeof(zero))
+        total_tile(job, PRODUCTS, tile_of(job, s.target, t), e, zero, b.target_exp + begin, fine)
+        for r in range(TILE):
+            b.target_exp[begin + r] += fine[r]
+    elif job.target_is == LABELS:
+        for r in range(TILE):
+            b.target_exp[begin + r] = real_at(
+                job, e, b.label[begin + r] * TILE + r, job.n_classes * TILE)
+    job.kernels.tile_index_of(x, job.n_classes, b.shift + begin, b.arg_max + begin)
+    for r in range(min(TILE, b.n_rows - begin)):
+        if isnan(b.coarse[begin + r]) or isnan(b.fine[begin + r]):
+            nan_arg_max(job, s, b, t, r, x)
+
+
+cdef inline void nan_arg_max(const Job *job, Scratch *s, Block *b, int t, int r,
+                             const char *x) noexcept nogil:
+    """Find the argmax of a row whose sum is NaN: the first NaN; or without one, if all logits are
+    -inf, the first class that is not masked."""
+    cdef const char *mask
+    cdef ptrdiff_t c = first_nan(job, x, r)
+    if c < job.n_classes:
+        b.arg_max[t * TILE + r] = c
+    elif job.where.data != NULL and b.shift[t * TILE + r] == -INFINITY:
+        mask = tile_of(job, s.mask_tiles, t)
+        c = 0
+        while c < job.n_classes and real_at(job, mask, c * TILE + r, job.n_classes * TILE) == 0:
+            c += 1
+        b.arg_max[t * TILE + r] = c
+
+
 # ---------------------------------------------------------------- write
 
 cdef inline void write_tiles(const Job *job, Scratch *s, const Block *b,
                              char *tiles) noexcept nogil:
     """Write the outputs of a block's rows. Exps are scaled while they are stored, if nothing is
     subtracted or cleared afterwards and whole vectors are stored."""
-    cdef const Kernels *k = job.kernels
     cdef char *outputs = s.second if job.what & LOG_SOFTMAX else tiles
     cdef bint spaced = evenly_spaced(job, b.first, b.n_rows)
-    cdef bint out_adjacent = spaced and job.plan.out_adjacent
-    cdef bint variance_adjacent = spaced and job.plan.variance_adjacent
+    cdef bint out_adjacent = spaced and rows_adjacent(job, &job.out)
     cdef bint scaled = job.plan.scales_only and not job.plan.weighted and (
-        out_adjacent or job.out.contiguous)
+        (spaced and job.plan.out_adjacent) or job.out.step == job.out.item)
     cdef double[MOST_ROWS] gathered         # reals
-    cdef int n_tiles = <int>count_sixteens(b.n_rows), t, r
+    cdef int n_tiles = <int>count_sixteens(b.n_rows), t
     if job.out.data == NULL:
         return
-    if job.what & GRAD:     # long before they are needed
+    if job.what & GRAD and job.target_is == LABELS:     # long before they are needed
         for t in range(n_tiles):
-            k.tile_gather(tile_of(job, tiles, t), b.label + t * TILE,
-                          <char *>gathered + t * TILE * job.itemsize)
+            job.kernels.tile_gather(tile_of(job, tiles, t), b.label + t * TILE,
+                                    <char *>gathered + t * TILE * job.itemsize)
     for t in range(n_tiles):
-        r = t * TILE
         if job.what & VARIANCE:
-            tile_variance(job, b, r, tile_of(job, tiles, t), tile_of(job, s.second, t))
-            if not variance_adjacent:
-                store_tile(job, &job.variance, b, r, tile_of(job, s.second, t), False, NULL)
-        finish_tile(job, b, r, <char *>gathered + r * job.itemsize, scaled,
+            tile_variance(job, s, b, t, tile_of(job, tiles, t), tile_of(job, s.second, t))
+        finish_tile(job, s, b, t, <char *>gathered + t * TILE * job.itemsize, scaled,
                     tile_of(job, outputs, t))
         if not out_adjacent:
-            store_tile(job, &job.out, b, r, tile_of(job, outputs, t), scaled, s)
-    if variance_adjacent:
-        store_adjacent(job, &job.variance, b, s.second, False, NULL)
+            store_tile(job, s, &job.out, b, t * TILE, tile_of(job, outputs, t), scaled, True)
+    if job.what & VARIANCE:
+        store_array(job, s, &job.variance, b, s.second, False, False)
     if out_adjacent:
-        store_adjacent(job, &job.out, b, outputs, scaled, s)
+        store_array(job, s, &job.out, b, outputs, scaled, True)
 
 
-cdef inline void finish_tile(const Job *job, const Block *b, int begin, const char *gathered,
-                             bint scaled, char *tile) noexcept nogil:
+cdef inline void finish_tile(const Job *job, Scratch *s, const Block *b, int t,
+                             const char *gathered, bint scaled, char *tile) noexcept nogil:
     """Make the output of a tile's rows of their exps or logits, in place; but for the scaling, if
     they are to be `scaled` while they are stored. The exps of the labels were gathered."""
+    cdef int begin = t * TILE
+    if job.what & VJP:
+        job.kernels.tile_vjp(tile, tile_of(job, s.target, t), job.n_classes,
+                             b.target_dot_hi + begin, b.target_dot_lo + begin)
+    elif job.what & LOG_SOFTMAX:
+        job.kernels.tile_log(tile, job.n_classes, b.shift + begin, job.loss.inv_temperature,
+                             b.log_total + begin)
+    elif job.what & GRAD:
+        tile_gradient(job, s, b, t, gathered, scaled, tile)
+    elif not scaled:
+        job.kernels.tile_scale(tile, job.n_classes, b.factor_hi + begin, b.factor_lo + begin,
+                               NULL, NULL, NULL, NULL)
+    clear_tile(job, s, b, t, masked_value(job), tile)
+
+
+cdef inline void tile_gradient(const Job *job, Scratch *s, const Block *b, int t,
+                               const char *gathered, bint scaled, char *e) noexcept nogil:
+    """Compute the gradient (30), (31) of a tile's rows in place of their exps."""
     cdef const Kernels *k = job.kernels
+    cdef int begin = t * TILE, r, i
+    cdef double[TILE] weight, base_weight, mass
     cdef char[TILE] uses_rest
-    cdef int r, n_rows = min(TILE, b.n_rows - begin)
-    if job.what & LOG_SOFTMAX:
-        k.tile_log(tile, job.n_classes, b.shift + begin, job.loss.inv_temperature,
-                   b.log_total + begin)
-    else:
-        if job.what & GRAD:
-            memset(uses_rest, 1, TILE)      # a label of mass 1 has more than half of 1
-            if b.weights_step != 0:
-                for r in range(n_rows):
-                    uses_rest[r] = (
-                        weights_of(b, begin + r).label_mass >= weights_of(b, begin + r).rest_from)
-            k.tile_minus_rest(tile, b.label + begin, gathered, uses_rest, b.coarse + begin,
-                              b.fine + begin)
-        if not scaled:
-            k.tile_scale(tile, job.n_classes, b.factor_hi + begin, b.factor_lo + begin)
-    if job.what & GRAD and job.plan.has_surplus:
-        for r in range(n_rows):
-            subtract_target(job, b, begin + r, weights_of(b, begin + r).label_mass,
-                            tile + (b.label[begin + r] * TILE + r) * job.itemsize)
-    clear_skipped(job, b, begin, tile)
+    cdef bint smooths = job.loss.smoothing != 0
+    cdef bint has_target = job.loss.confidence != 0     # or else all of it is smoothed away
+    cdef bint labels = job.target_is == LABELS and has_target
+    cdef char *a = NULL
+    if labels:
+        for r in range(TILE):
+            i = 0 if b.alike else begin + r
+            uses_rest[r] = b.w.label_mass[i] >= b.w.rest_from[i]
+        k.tile_minus_rest(e, b.label + begin, gathered, uses_rest, b.coarse + begin,
+                          b.fine + begin)
+    elif has_target:
+        a = tile_of(job, s.target, t)
+        k.tile_minus_rest_major(e, a, job.n_classes, b.w.target_mass + begin,
+                                b.w.rest_from + begin, b.w.surplus + begin, b.coarse + begin,
+                                b.fine + begin)
+    if scaled:
+        return
+    for r in range(TILE):
+        i = 0 if b.alike else begin + r
+        weight[r] = target_factor(job, b, i)
+        base_weight[r] = uniform_factor(b, i)
+    k.tile_scale(e, job.n_classes, b.factor_hi + begin, b.factor_lo + begin,
+                 base_of(job, s, t) if smooths else NULL, base_weight if smooths else NULL,
+                 a, weight)
+    if labels and job.plan.has_surplus:
+        for r in range(TILE):
+            mass[r] = residual_mass(b, begin + r, b.w.label_mass[begin + r])
+        k.tile_subtract(e, b.label + begin, mass, weight)
 
 
-cdef inline void clear_skipped(const Job *job, const Block *b, int begin,
-                               char *tile) noexcept nogil:
-    """Store zeros into a tile for the rows that are skipped."""
-    cdef ptrdiff_t c
-    cdef int r
+cdef inline void clear_tile(const Job *job, Scratch *s, const Block *b, int t, double value,
+                            char *tile) noexcept nogil:
+    """Store the value that masked entries and skipped rows have into a tile."""
+    cdef int r, any_skipped = 0
+    if job.where.data != NULL:
+        job.kernels.tile_mask(tile_of(job, s.mask_tiles, t), job.n_classes, value, tile)
     if not job.plan.weighted:
         return
-    for r in range(min(TILE, b.n_rows - begin)):
-        if b.skipped[begin + r]:
-            for c in range(job.n_classes):
-                put_real(job, tile, c * TILE + r, job.n_classes * TILE, 0)
+    for r in range(TILE):
+        any_skipped |= b.skipped[t * TILE + r]
+    if any_skipped:
+        job.kernels.tile_skip(b.skipped + t * TILE, job.n_classes, value, tile)
 
 
-cdef inline void tile_variance(const Job *job, const Block *b, int begin, const char *tile,
-                               char *variance) noexcept nogil:
+cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t,
+                               const char *tile, char *variance) noexcept nogil:
     """Compute the diagonal of the Hessian (33) of a tile's rows from their exps."""
     cdef double[TILE] one, hi, lo, weight
-    cdef int r
-    for r in range(TILE):       # a tile has 16 rows whatever n_rows is
+    cdef int begin = t * TILE, r
+    for r in range(TILE):
         one[r] = 1
-        weight[r] = weights_of(b, begin + r).weight if begin + r < b.n_rows else 0
+        weight[r] = b.w.weight[0 if b.alike else begin + r]
     job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi, lo)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, b.coarse + begin, b.fine + begin,
                               weight, variance)
-    clear_skipped(job, b, begin, variance)
-
-
-cdef inline void store_tile(const Job *job, const Array *array, const Block *b, int begin,
-                            char *tile, bint scaled, Scratch *s) noexcept nogil:
-    """Store a tile into its rows, `scaled` on the way or as it is. With a scratch, large outputs
-    are streamed: rows that follow each other are first put together there, with the alignment
-    that they have in the output, so that whole cache lines are stored."""
-    cdef bint assembled = s != NULL and job.plan.assembles
-    cdef const double *factor_hi = NULL
-    cdef ptrdiff_t away = 0
-    cdef int n_rows = min(TILE, b.n_rows - begin), r
-    cdef char *place[TILE]
-    rows_of_tile(job, array, b, begin, <const char **>place)
-    if assembled:
-        away = <uintptr_t>s.assembled + <uintptr_t>place[0] % 64
-        away -= <uintptr_t>place[0]
-        for r in range(TILE):
-            place[r] += away
-    if scaled:
-        factor_hi = b.factor_hi + begin
-    job.kernels.tile_store(tile, job.n_classes, factor_hi, b.factor_lo + begin, <void **>place,
-                           array.step // job.itemsize, n_rows)
-    if assembled:
-        job.kernels.stream_copy(place[0], n_rows * job.n_classes, place[0] - away, &s.out_carry)
-
-
-cdef inline void store_adjacent(const Job *job, const Array *array, const Block *b, char *tiles,
-                                bint scaled, Scratch *s) noexcept nogil:
-    """Store tiles into rows of which each class lies together. With a scratch, large outputs are
-    streamed: the cache lines that this block shares with the next wait there, one a class."""
-    cdef const double *factor_hi = NULL
-    cdef char *carries = NULL
-    cdef bint precede = False, follow = False
-    cdef int full = b.n_rows // TILE
-    if scaled:
-        factor_hi = &b.factor_hi[0]
-    if s != NULL and job.plan.exceeds_cache:
-        carries = s.column_carries
-        precede = s.carried_to == b.first
-        follow = s.tiles_ready >= 0 and evenly_spaced(job, s.tiles_ready - 1, 2)
-        s.carried_to = s.tiles_ready if follow else -1
-    job.kernels.tiles_store(tiles, job.plan.tile_stride // job.itemsize, job.n_classes, full,
-                            factor_hi, b.factor_lo, row_at(job, array, b.first),
-                            array.step // job.itemsize, carries, precede, follow)
-    if full < <int>count_sixteens(b.n_rows):
-        store_tile(job, array, b, full * TILE, tile_of(job, tiles, full), scaled, NULL)
+    clear_tile(job, s, b, t, 0, variance)

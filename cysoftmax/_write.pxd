@@ -7,10 +7,9 @@ from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport uint16_t
 
 from cysoftmax._formula cimport Block, logsumexp_of, target_factor, uniform_factor, weights_of
-from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, SPARSE, Array, Job, RowWeights, class_at, expect, row_at)
+from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
-from cysoftmax._numbers cimport fill_classes, put_number, store_reals
+from cysoftmax._numbers cimport fill_classes, put_number, store_strided
 from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
 from cysoftmax._sums cimport count_sixteens
 from cysoftmax._target cimport minus_rest_at_entries, subtract_entries, subtract_label
@@ -78,17 +77,17 @@ cdef inline void write_piece(const Job *job, Scratch *s, const Block *b, int r,
 cdef inline void gradient(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
                           char *out) noexcept nogil:
     """Compute the gradient (30), (31) of a piece from its exps, which are overwritten."""
-    cdef const RowWeights *w = weights_of(b, r)
+    cdef int i = weights_of(b, r)
     cdef bint has_target = job.loss.confidence != 0     # or else all of it is smoothed away
     cdef char *a = NULL
     if job.target_is == DISTRIBUTION and has_target:
         a = p.a
-        job.kernels.minus_rest_major(p.e, a, p.n, w.target_mass, w.rest_from, w.surplus,
-                                     b.coarse[r], b.fine[r])
+        job.kernels.minus_rest_major(p.e, a, p.n, b.w.target_mass[i], b.w.rest_from[i],
+                                     b.w.surplus[i], b.coarse[r], b.fine[r])
     elif job.target_is == SPARSE and has_target:
         minus_rest_at_entries(job, s, b, r, p)
-    job.kernels.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], p.base, uniform_factor(w), a,
-                      target_factor(job, w), out)
+    job.kernels.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], p.base, uniform_factor(b, i), a,
+                      target_factor(job, b, i), out)
     if job.target_is == SPARSE and has_target:
         subtract_entries(job, s, b, r, p, out)
     elif job.target_is == LABELS and has_target:
@@ -102,7 +101,8 @@ cdef inline void write_variance(const Job *job, Scratch *s, const Block *b, int 
     cdef char *row = s.variance if job.plan.variance_in_scratch else place
     cdef double one = 1, hi, lo
     job.doubles.divide(&one, &b.coarse[r], &b.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r], weights_of(b, r).weight, row)
+    job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r],
+                         b.w.weight[weights_of(b, r)], row)
     store_row(job, &s.variance_carry, &job.variance, job.plan.variance_streamed_16, place, p.n,
               row)
 
@@ -115,7 +115,7 @@ cdef inline void store_row(const Job *job, Carry *carry, const Array *array, bin
         job.kernels.narrow(row, n, array.kind == c'b', <uint16_t *>row)
         job.kernels.stream_short(<uint16_t *>row, n, <uint16_t *>place, carry)
     elif not array.contiguous:
-        store_reals(job, array, place, n, row)
+        store_strided(job, array, place, array.step, n, row)
     elif job.plan.streamed:
         job.kernels.stream_copy(row, n, place, carry)
 
@@ -169,7 +169,7 @@ cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
         for r in range(b.n_rows):
             job.sums.losses[b.first + r] = b.loss[r]
             if job.plan.weighted:
-                job.sums.weights[b.first + r] = weights_of(b, r).weight
+                job.sums.weights[b.first + r] = b.w.weight[weights_of(b, r)]
     if job.sums.sixteens == NULL:
         return
     expect(b.first % TILE == 0)
@@ -179,7 +179,7 @@ cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
         job.doubles.add_up(b.loss + r, sums, sums + 1)
         if job.plan.weighted:
             for i in range(TILE):
-                weight[i] = weights_of(b, r + i).weight if r + i < b.n_rows else 0
+                weight[i] = b.w.weight[weights_of(b, r + i)] if r + i < b.n_rows else 0
             job.doubles.add_up(weight, sums + 2, sums + 3)
 
 

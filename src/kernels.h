@@ -135,6 +135,9 @@ typedef struct {
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out);
+    /* out = source, as reals. The kind is 'i' (signed), 'u' (unsigned), 'f' (float), 'd' (double) or
+       '?' (a truth value: 1 if not 0), `item` the bytes of one number. */
+    void (*convert)(const void *source, int kind, ptrdiff_t item, ptrdiff_t n, void *out);
 
     /* ---- Numbers of 16 bits: bfloat16 if `bfloat`, else IEEE's binary16. NULL in float64. ---- */
 
@@ -180,8 +183,33 @@ typedef struct {
        exps of these classes; y, wanted: (16,). */
     void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
                             const char *wanted, const double *coarse, const double *fine);
-    /* tile = tile (hi + lo) */
-    void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
+    /* What minus_rest_major does for each row. */
+    void (*tile_minus_rest_major)(void *e, void *a, ptrdiff_t n, const double *mass,
+                                  const double *rest_from, const double *surplus,
+                                  const double *coarse, const double *fine);
+    /* What `scale` does for each row, in place. base and a are tiles; a base of NULL is all ones.
+       Without base_weight no base is subtracted, without a no target. */
+    void (*tile_scale)(void *e, ptrdiff_t n, const double *hi, const double *lo, const void *base,
+                       const double *base_weight, const void *a, const double *weight);
+    /* What `subtract` does for class y[r] of each row r, if mass[r] != 0. */
+    void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
+                          const double *weight);
+    /* What sum, dot, diff_sum, vjp and index_of do for each row; vjp in place of p. n is at most
+       CYSOFTMAX_CHUNK for the sums. */
+    void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
+    void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, int skip_zeros,
+                     double *hi, double *lo);
+    void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi, double *lo);
+    void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi, const double *lo);
+    void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value, ptrdiff_t *index);
+    /* Multiply class c of each row with weights[c]; weights: (n,). */
+    void (*tile_multiply)(void *a, const void *weights, ptrdiff_t n);
+    /* x = where ? x : -inf for a tile `where`, true if not 0, unless that is NULL; largest[r] is then
+       what `max` returns. */
+    void (*tile_select)(const void *where, ptrdiff_t n, void *x, double *largest);
+    /* tile = where ? tile : value; and tile = value for each row r with skipped[r] != 0. */
+    void (*tile_mask)(const void *where, ptrdiff_t n, double value, void *tile);
+    void (*tile_skip)(const char *skipped, ptrdiff_t n, double value, void *tile);
     /* What variance and log do for each row; out: (n, 16). */
     void (*tile_variance)(const void *tile, ptrdiff_t n, const double *hi, const double *lo,
                           const double *coarse, const double *fine, const double *weight,
