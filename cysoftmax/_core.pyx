@@ -20,7 +20,7 @@ from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
 from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
-from cysoftmax._numbers cimport BAD_LABEL, read_labels
+from cysoftmax._numbers cimport read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
@@ -256,6 +256,7 @@ cdef int fill_loss(Job *job, options) except -1:
         loss.class_sum = total_of(&total)
     if options.sample_weight is not None:
         read_strides(job, &job.sample, options.sample_weight, False)
+        loss.sample_may_be_0 = True
     if options.ignore_index is not None:
         loss.ignores = True
         loss.ignore = <uint64_t>(options.ignore_index % 2**64)
@@ -379,14 +380,12 @@ cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) ex
 
 
 cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
-    """Return whether a label of a block of rows is out of range."""
+    """Return whether any of a number of labels is out of range."""
     cdef ptrdiff_t[LABELS_AT_ONCE] y
+    cdef char[LABELS_AT_ONCE] ignored
     cdef ptrdiff_t first = block * LABELS_AT_ONCE
-    cdef int n = <int>min(<ptrdiff_t>LABELS_AT_ONCE, job.n_rows - first), r, bad = 0
-    read_labels(job, first, n, y)
-    for r in range(n):
-        bad |= y[r] == BAD_LABEL
-    return bad
+    return read_labels(job, first, <int>min(<ptrdiff_t>LABELS_AT_ONCE, job.n_rows - first), y,
+                       ignored)
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,

@@ -22,6 +22,7 @@
 #   target_dot      sum of class_weight_c T_c (x_c - shift), as a sum of two doubles
 #   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
+from libc.float cimport DBL_MIN
 from libc.math cimport INFINITY, NAN, isfinite, isinf
 from libc.string cimport memcpy, memset
 
@@ -43,6 +44,7 @@ cdef struct Block:                  # of each row, the few numbers that its resu
     Weights w
     char[MOST_ROWS] skipped         # nothing of the row is read: its outputs are constants
     char[MOST_ROWS] ignored         # the row has no loss, weight or gradient
+    bint any_skipped, any_ignored
     char[MOST_ROWS] has_nan         # a logit is NaN; found out only where the shift is infinite
     ptrdiff_t[MOST_ROWS] label
     double[MOST_ROWS] shift         # the largest logit
@@ -77,22 +79,26 @@ cdef inline void set_weights(Block *b, int r, const RowWeights *weights) noexcep
 
 
 cdef inline void open_weights(const Job *job, Block *b, int n) noexcept nogil:
-    """Prepare a block, which is used again and again, for n rows: those of their weights that no
-    option changes are set here once. A tile has 16 rows even if there are fewer."""
+    """Prepare a block, which is used again and again, for n rows: what no row changes is set here
+    once. A tile has 16 rows even if there are fewer, whose numbers are computed, but not used."""
     cdef int r
     b.alike = job.plan.plain_rows
+    memset(b.label, 0, n * sizeof(b.label[0]))
+    memset(b.loss, 0, n * sizeof(double))
     for r in range(n if job.plan.way == TILES or not b.alike else 1):
         set_weights(b, r, &job.plain_weights)
 
 
-cdef inline void clear_rows(Block *b, int n, bint all_computed) noexcept nogil:
-    """Set the numbers of n rows to what a row without logits has. With `all_computed`, only the
-    fields that no stage overwrites."""
-    cdef int r
-    memset(b.skipped, 0, n)
+cdef inline void clear_rows(const Job *job, Block *b) noexcept nogil:
+    """Set the numbers of a block's rows to what a row without logits has, unless all rows are
+    computed."""
+    cdef int n = b.n_rows, r
+    b.any_skipped = b.any_ignored = False
     memset(b.ignored, 0, n)
-    memset(b.loss, 0, n * sizeof(double))
-    if all_computed:
+    memset(b.skipped, 0, n)
+    if n % TILE != 0:
+        memset(b.loss + n, 0, (TILE - n % TILE) * sizeof(double))
+    if job.plan.way == TILES:
         return
     memset(b.label, 0, n * sizeof(b.label[0]))
     memset(b.fine, 0, n * sizeof(double))
@@ -160,6 +166,36 @@ cdef inline double all_mass(const Job *job, const Block *b, int i) noexcept nogi
     return job.loss.confidence * b.w.target_mass[i] + b.w.uniform_total[i]
 
 
+cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const double *unmasked,
+                                  const double *weight_sum, const double *target_sum,
+                                  const double *target_mass) noexcept nogil:
+    """Do what weigh_masses does for the sixteen rows of a tile, none of which is ignored: in loops
+    that become vectors."""
+    cdef int r
+    if job.plan.by_mass:
+        for r in range(TILE):
+            b.w.target_sum[begin + r] = target_sum[r]
+            b.w.target_mass[begin + r] = target_mass[r]
+    if job.loss.smoothing != 0:
+        for r in range(TILE):
+            b.w.uniform_mass[begin + r] = (
+                job.loss.smoothing * b.w.target_sum[begin + r] / unmasked[r])
+            b.w.uniform_total[begin + r] = b.w.uniform_mass[begin + r] * weight_sum[r]
+    for r in range(TILE):
+        b.w.weight[begin + r] = b.w.sample[begin + r] * b.w.target_mass[begin + r]
+
+
+cdef inline void note_ignored(Block *b) noexcept nogil:
+    """Find out whether any row of a block is ignored or skipped, once all are weighed."""
+    cdef int r, ignored = 0, skipped = 0
+    for r in range(b.n_rows):
+        ignored |= b.ignored[r]
+    for r in range(b.n_rows):
+        skipped |= b.skipped[r]
+    b.any_ignored = ignored
+    b.any_skipped = skipped
+
+
 # ---------------------------------------------------------------- logarithms and losses
 
 cdef inline double log_sum_exp(const Job *job, const Block *b, int r) noexcept nogil:
@@ -193,8 +229,10 @@ cdef inline double loss_of(const Job *job, const Block *b, int r) noexcept nogil
 
 
 cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
-    """Compute the losses of all rows that are not ignored."""
+    """Compute the losses of all rows, 0 for those that are ignored."""
+    cdef double[2] choice
     cdef int r
+    choice[1] = 0
     if b.alike and job.loss.inv_temperature == NULL:
         for r in range(b.n_rows):       # loss_of with weights of 1: a loop that becomes vectors
             b.loss[r] = (b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r]
@@ -206,9 +244,10 @@ cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
     else:
         for r in range(b.n_rows):
             b.loss[r] = loss_of(job, b, r)
-    for r in range(b.n_rows):
-        if b.ignored[r]:
-            b.loss[r] = 0
+    if b.any_ignored:
+        for r in range(b.n_rows):   # without a branch
+            choice[0] = b.loss[r]
+            b.loss[r] = choice[b.ignored[r]]
 
 
 cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept nogil:
@@ -251,10 +290,15 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
             for r in range(begin, end):
                 numerator[r] = numerator_of(job, b, r, r)
         if not b.alike and job.loss.confidence != 0:
-            for r in range(begin, end):
-                b.w.surplus[r] = surplus_of(job, b, r)
-            for r in range(begin, end):
-                b.w.rest_from[r] = rest_threshold(b, r)
+            if job.plan.has_surplus:
+                for r in range(begin, end):
+                    b.w.surplus[r] = surplus_of(job, b, r)
+            if job.plan.has_surplus or job.plan.by_mass:
+                for r in range(begin, end):
+                    b.w.rest_from[r] = rest_threshold(b, r)
+            else:                   # without a branch: a label without mass is not reached
+                for r in range(begin, end):
+                    b.w.rest_from[r] = max(b.w.target_mass[r] / 2, DBL_MIN)
     else:
         return
     job.doubles.divide(numerator + begin, b.coarse + begin, b.fine + begin, end - begin,
@@ -272,10 +316,8 @@ cdef inline double numerator_of(const Job *job, const Block *b, int r, int i) no
 cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept nogil:
     """Return b / (s confidence) - target_mass: what label smoothing and z-loss add."""
     cdef double surplus = b.w.uniform_total[r]
-    if not job.plan.has_surplus:
-        return 0
-    if job.loss.z_loss != 0 and b.w.sample[r] != 0:
-        surplus += 2 * job.loss.z_loss * b.w.weight[r] / b.w.sample[r] * log_sum_exp(job, b, r)
+    if job.loss.z_loss != 0:
+        surplus += 2 * job.loss.z_loss * b.w.target_mass[r] * log_sum_exp(job, b, r)
     return surplus / job.loss.confidence
 
 
@@ -318,6 +360,8 @@ cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
     cdef int r
     if not job.plan.log_first:
         take_logs(job, b, 0, b.n_rows)
+    if job.plan.weighted:
+        note_ignored(b)
     if job.what & LOSS:
         take_losses(job, b)
     elif job.what & LOGSUMEXP:

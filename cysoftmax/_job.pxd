@@ -46,6 +46,7 @@ cdef struct Loss:                   # the options
     double class_sum                # their sum
     double smoothing, confidence    # label_smoothing, and 1 minus that
     double z_loss
+    bint sample_may_be_0            # a row of sample weight 0 is ignored
     double temperature              # what logits are divided by
     double[2] inv_temperatures      # 1 / temperature as a sum of two doubles
     const double *inv_temperature   # these, or NULL for 1

@@ -7,6 +7,7 @@ cdef extern from "kernels.h" nogil:
         CHUNK "CYSOFTMAX_CHUNK"
         TILE "CYSOFTMAX_TILE"
         MOST_TILES "CYSOFTMAX_TILES"
+        FEW "CYSOFTMAX_FEW"
 
     ctypedef struct Carry "cysoftmax_carry":
         ptrdiff_t n
@@ -17,6 +18,21 @@ cdef extern from "kernels.h" nogil:
         void *tiles
         ptrdiff_t pitch, width, at
         void *largest
+
+    ctypedef struct Gradient "cysoftmax_gradient":
+        const double *hi
+        const double *lo
+        const double *coarse
+        const double *fine
+        const double *rest_from
+        const double *target_mass
+        const double *surplus
+        const double *target_weight
+        const ptrdiff_t *label
+        const double *label_mass
+        void *a
+        const void *base
+        const double *base_weight
 
     ctypedef struct Kernels "cysoftmax_kernels":
         double exp_unit
@@ -73,18 +89,16 @@ cdef extern from "kernels.h" nogil:
         void (*tile_exp_sum)(void *tile, ptrdiff_t n, const double *shift,
                              const double *inv_temperature, NextTiles *next, double *coarse,
                              double *fine) noexcept nogil
-        void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x) noexcept nogil
+        void (*tile_gather)(const void *tile, ptrdiff_t n, const ptrdiff_t *y,
+                            void *x) noexcept nogil
         void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
-                                const char *wanted, const double *coarse,
-                                const double *fine) noexcept nogil
-        void (*tile_minus_rest_major)(void *e, void *a, ptrdiff_t n, const double *mass,
-                                      const double *rest_from, const double *surplus,
-                                      const double *coarse, const double *fine) noexcept nogil
-        void (*tile_scale)(void *e, ptrdiff_t n, const double *hi, const double *lo,
-                           const void *base, const double *base_weight, const void *a,
-                           const double *weight) noexcept nogil
+                                const double *mass, const double *rest_from,
+                                const double *coarse, const double *fine) noexcept nogil
+        void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi,
+                           const double *lo) noexcept nogil
         void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
                               const double *weight) noexcept nogil
+        void (*tile_gradient)(void *e, ptrdiff_t n, const Gradient *g) noexcept nogil
         void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                          bint skip_zeros, double *hi, double *lo) noexcept nogil
@@ -111,7 +125,7 @@ cdef extern from "kernels.h" nogil:
                           double *log) noexcept nogil
         void (*divide)(const double *weight, const double *coarse, const double *fine,
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
-        void (*add_up)(const double *sixteen, double *hi, double *lo) noexcept nogil
+        void (*add_up)(const double *numbers, ptrdiff_t n, double *sums) noexcept nogil
 
     ctypedef struct Isa "cysoftmax_isa":
         const char *name

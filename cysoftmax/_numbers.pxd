@@ -9,10 +9,6 @@ from libc.string cimport memcpy
 
 from cysoftmax._job cimport Array, Job, class_at, evenly_spaced, expect, row_at
 
-cdef enum:
-    BAD_LABEL = -1
-    IGNORED_LABEL = -2
-
 ctypedef fused integer:
     int8_t
     int16_t
@@ -244,15 +240,15 @@ cdef inline void fill_classes(const Job *job, const Array *array, ptrdiff_t i, p
 
 # ---------------------------------------------------------------- labels
 
-cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
-                           ptrdiff_t *y) noexcept nogil:
-    """Read the labels of n rows, of the type of `kind`. Each is read once, so that another thread
-    that changes it cannot make a checked label into another one."""
-    cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1
+cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,
+                           char *ignored) noexcept nogil:
+    """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
+    thread that changes it cannot make a checked label into another one."""
+    cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
     cdef bint spaced = evenly_spaced(job, first, n)
-    cdef int r
+    cdef int r, is_good, is_ignored, ignores = job.loss.ignores, any_bad = 0
     if sizeof(integer) == sizeof(y[0]) and spaced and step == <ptrdiff_t>sizeof(y[0]):
         memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
     else:
@@ -266,33 +262,35 @@ cdef inline void labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     for r in range(n):
         label = <uint64_t>y[r]
         signs |= label | (last - label)
-    if signs >> 63 == 0 and not job.loss.ignores:
-        return
-    for r in range(n):
+    if signs >> 63 == 0 and not ignores:
+        return False
+    for r in range(n):              # without a branch: rows may be ignored at random
         label = <uint64_t>y[r]
-        y[r] = BAD_LABEL if label > last else y[r]
-        y[r] = IGNORED_LABEL if job.loss.ignores and label == job.loss.ignore else y[r]
+        is_ignored = ignores & (label == ignore)
+        is_good = (label <= last) & (1 - is_ignored)
+        any_bad |= 1 - (is_good | is_ignored)
+        ignored[r] = <char>is_ignored
+        y[r] &= -<ptrdiff_t>is_good
+    return any_bad
 
 
-cdef inline void read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y) noexcept nogil:
-    """Read the labels of n rows into y: a class, BAD_LABEL or IGNORED_LABEL."""
+cdef inline bint read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,
+                             char *ignored) noexcept nogil:
+    """Read the labels of n rows into y, and which of them are `ignored`, where all are False; return
+    whether any is out of range. That one, and those ignored, become class 0."""
     cdef bint signed = job.target.kind == c'i'
     if job.target.item == 8:
         if signed:
-            labels_as(<int64_t>0, job, first, n, y)
-        else:
-            labels_as(<uint64_t>0, job, first, n, y)
-    elif job.target.item == 4:
+            return labels_as(<int64_t>0, job, first, n, y, ignored)
+        return labels_as(<uint64_t>0, job, first, n, y, ignored)
+    if job.target.item == 4:
         if signed:
-            labels_as(<int32_t>0, job, first, n, y)
-        else:
-            labels_as(<uint32_t>0, job, first, n, y)
-    elif job.target.item == 2:
+            return labels_as(<int32_t>0, job, first, n, y, ignored)
+        return labels_as(<uint32_t>0, job, first, n, y, ignored)
+    if job.target.item == 2:
         if signed:
-            labels_as(<int16_t>0, job, first, n, y)
-        else:
-            labels_as(<uint16_t>0, job, first, n, y)
-    elif signed:
-        labels_as(<int8_t>0, job, first, n, y)
-    else:
-        labels_as(<uint8_t>0, job, first, n, y)
+            return labels_as(<int16_t>0, job, first, n, y, ignored)
+        return labels_as(<uint16_t>0, job, first, n, y, ignored)
+    if signed:
+        return labels_as(<int8_t>0, job, first, n, y, ignored)
+    return labels_as(<uint8_t>0, job, first, n, y, ignored)

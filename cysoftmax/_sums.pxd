@@ -146,14 +146,15 @@ cdef inline double total_of_rows(const Job *job, const double *values,
                                  ptrdiff_t n) noexcept nogil:
     """Return the sum of n numbers, to the bit what total_of_sixteens makes of their sixteens."""
     cdef double[TILE] some
-    cdef double hi = 0, lo = 0, error, sixteen, sixteen_error
+    cdef double[2] sixteen
+    cdef double hi = 0, lo = 0, error
     cdef ptrdiff_t g, r
     for g in range(count_sixteens(n)):
         for r in range(TILE):
             some[r] = values[g * TILE + r] if g * TILE + r < n else 0
-        job.doubles.add_up(some, &sixteen, &sixteen_error)
-        hi = two_sum(hi, sixteen, &error)
-        lo += error + sixteen_error
+        job.doubles.add_up(some, 1, sixteen)
+        hi = two_sum(hi, sixteen[0], &error)
+        lo += error + sixteen[1]
     return finite_sum(hi, lo)
 
 

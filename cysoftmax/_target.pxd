@@ -10,17 +10,16 @@ from cysoftmax._formula cimport (
     Block, clear_rows, factor_for, residual_mass, target_factor, weigh, weigh_labels, weigh_masses,
     weights_of)
 from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, ROWS, SPARSE, TILES, Array, Job, class_at, evenly_spaced, expect, row_at)
+    DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, class_at, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
-    BAD_LABEL, IGNORED_LABEL, count, load_mask, load_reals, logit_at, put_real, read_labels,
-    real_at)
+    count, load_mask, load_reals, logit_at, put_real, read_labels, real_at)
 from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
     Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
 from cysoftmax._sums cimport (
-    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, count_sixteens, dot_chunks,
-    sum_chunks, total_of)
+    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, sum_chunks,
+    total_of)
 from cysoftmax._what cimport GRAD
 
 # ---------------------------------------------------------------- open: labels and weights
@@ -32,14 +31,14 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
     cdef int r
     b.first = first
     b.n_rows = n_rows
-    clear_rows(b, <int>count_sixteens(n_rows) * TILE,     # a tile has 16 rows whatever n_rows is
-               job.plan.way == TILES and n_rows % TILE == 0 and not job.plan.weighted)
-    if job.target_is == LABELS:
-        open_labels(job, b, bad)
+    clear_rows(job, b)
+    if job.target_is == LABELS and read_labels(job, first, n_rows, b.label, b.ignored):
+        bad[0] = True
     if job.sample.data != NULL:
         read_per_row(job, &job.sample, b, b.w.sample)
-        for r in range(n_rows):
-            b.ignored[r] |= b.w.sample[r] == 0
+        if job.loss.sample_may_be_0:
+            for r in range(n_rows):
+                b.ignored[r] |= b.w.sample[r] == 0
     if job.plan.weighted and job.target_is == LABELS:
         for r in range(n_rows):
             b.w.label_mass[r] = 1
@@ -69,23 +68,6 @@ cdef inline void read_per_row(const Job *job, const Array *array, const Block *b
     else:
         for r in range(b.n_rows):
             values[r] = (<const double *>row_at(job, array, b.first + r))[0]
-
-
-cdef inline void open_labels(const Job *job, Block *b, bint *bad) noexcept nogil:
-    """Read the labels of a block's rows, and whether they are ignored."""
-    cdef ptrdiff_t any_sign = 0
-    cdef int r, any_bad = 0
-    read_labels(job, b.first, b.n_rows, b.label)
-    for r in range(b.n_rows):
-        any_sign |= b.label[r]
-    if any_sign >= 0:
-        return
-    for r in range(b.n_rows):       # without a branch: rows may be ignored at random
-        any_bad |= b.label[r] == BAD_LABEL
-        b.ignored[r] = b.label[r] == IGNORED_LABEL
-        b.label[r] = b.label[r] if b.label[r] >= 0 else 0
-    if any_bad:
-        bad[0] = True
 
 
 # ---------------------------------------------------------------- open: masks and distributions

@@ -9,16 +9,17 @@ from libc.math cimport INFINITY, isfinite, isinf, isnan
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport (
-    MOST_ROWS, Block, residual_mass, target_factor, uniform_factor, weigh_masses)
+    MOST_ROWS, Block, note_ignored, residual_mass, target_factor, uniform_factor, weigh_masses,
+    weigh_whole_tile)
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, expect, row_at)
-from cysoftmax._kernels cimport CHUNK, TILE, Kernels, NextTiles
+from cysoftmax._kernels cimport CHUNK, FEW, TILE, Gradient, Kernels, NextTiles
 from cysoftmax._numbers cimport put_real, real_at
 from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport Pair, Total, add, add_term, chunk_size, chunks, count_sixteens, finish
 from cysoftmax._tile_arrays cimport (
     load_array, load_entries, rows_adjacent, store_array, store_tile, tile_of)
-from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, STATS, VARIANCE, VJP
+from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VARIANCE, VJP
 from cysoftmax._write cimport masked_value
 
 cdef enum TileSum:                  # what total_tile sums
@@ -112,9 +113,29 @@ cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t)
             total_tile(job, MASSES, target, NULL, NULL, target_mass, fine)
             for r in range(TILE):
                 target_mass[r] += fine[r]
-    for r in range(min(TILE, b.n_rows - t * TILE)):
-        weigh_masses(job, b, t * TILE + r, unmasked[r], weight_sum[r], job.plan.by_mass,
-                     target_sum[r], target_mass[r], any_target[r])
+    if not all_take_part(job, b, t, unmasked, any_target):
+        for r in range(min(TILE, b.n_rows - t * TILE)):
+            weigh_masses(job, b, t * TILE + r, unmasked[r], weight_sum[r], job.plan.by_mass,
+                         target_sum[r], target_mass[r], any_target[r])
+        return
+    weigh_whole_tile(job, b, t * TILE, unmasked, weight_sum, target_sum, target_mass)
+
+
+cdef inline bint all_take_part(const Job *job, const Block *b, int t, const double *unmasked,
+                               const char *any_target) noexcept nogil:
+    """Return whether a tile is full and none of its rows ignored or skipped."""
+    cdef int r, any_ignored = 0
+    if b.n_rows < (t + 1) * TILE:
+        return False
+    for r in range(TILE):
+        any_ignored |= b.ignored[t * TILE + r]
+    if job.plan.by_mass:
+        for r in range(TILE):
+            any_ignored |= 1 - any_target[r]
+    if job.where.data != NULL:
+        for r in range(TILE):
+            any_ignored |= unmasked[r] == 0
+    return not any_ignored
 
 
 cdef inline bint has_entry(const Job *job, const char *tile, int r) noexcept nogil:
@@ -144,6 +165,8 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
     cdef char *tiles = s.buffers[s.current]
     cdef int t, r
     weigh_tiles(job, s, b)
+    if job.plan.weighted:
+        note_ignored(b)
     if s.tiles_ready == b.first:
         for r in range(b.n_rows):
             b.shift[r] = real_at(job, s.largest, r, MOST_ROWS)
@@ -196,7 +219,7 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
         if job.what & (LOG_SOFTMAX | STATS):
             memcpy(tile_of(job, s.second, t), tile, job.n_classes * TILE * job.itemsize)
         if labels:
-            job.kernels.tile_gather(tile, b.label + t * TILE,
+            job.kernels.tile_gather(tile, job.n_classes, b.label + t * TILE,
                                     <char *>gathered + t * TILE * job.itemsize)
         if job.what & VJP or (job.what & LOSS and job.plan.reads_rows):
             tile_dots(job, s, b, t, tile)
@@ -368,14 +391,14 @@ cdef inline void nan_arg_max(const Job *job, Scratch *s, Block *b, int t, int r,
 
 # ---------------------------------------------------------------- write
 
-cdef inline void write_tiles(const Job *job, Scratch *s, const Block *b,
+cdef inline void write_tiles(const Job *job, Scratch *s, Block *b,
                              char *tiles) noexcept nogil:
     """Write the outputs of a block's rows. Exps are scaled while they are stored, if nothing is
     subtracted or cleared afterwards and whole vectors are stored."""
     cdef char *outputs = s.second if job.what & LOG_SOFTMAX else tiles
     cdef bint spaced = evenly_spaced(job, b.first, b.n_rows)
     cdef bint out_adjacent = spaced and rows_adjacent(job, &job.out)
-    cdef bint scaled = job.plan.scales_only and not job.plan.weighted and (
+    cdef bint scaled = job.plan.scales_only and not is_cleared(job, b) and (
         (spaced and job.plan.out_adjacent) or job.out.step == job.out.item)
     cdef double[MOST_ROWS] gathered         # reals
     cdef int n_tiles = <int>count_sixteens(b.n_rows), t
@@ -383,8 +406,10 @@ cdef inline void write_tiles(const Job *job, Scratch *s, const Block *b,
         return
     if job.what & GRAD and job.target_is == LABELS:     # long before they are needed
         for t in range(n_tiles):
-            job.kernels.tile_gather(tile_of(job, tiles, t), b.label + t * TILE,
+            job.kernels.tile_gather(tile_of(job, tiles, t), job.n_classes, b.label + t * TILE,
                                     <char *>gathered + t * TILE * job.itemsize)
+    if b.any_skipped and scaled:
+        skip_exps(job, b, tiles)
     for t in range(n_tiles):
         if job.what & VARIANCE:
             tile_variance(job, s, b, t, tile_of(job, tiles, t), tile_of(job, s.second, t))
@@ -412,59 +437,83 @@ cdef inline void finish_tile(const Job *job, Scratch *s, const Block *b, int t,
     elif job.what & GRAD:
         tile_gradient(job, s, b, t, gathered, scaled, tile)
     elif not scaled:
-        job.kernels.tile_scale(tile, job.n_classes, b.factor_hi + begin, b.factor_lo + begin,
-                               NULL, NULL, NULL, NULL)
-    clear_tile(job, s, b, t, masked_value(job), tile)
+        job.kernels.tile_scale(tile, job.n_classes, b.factor_hi + begin, b.factor_lo + begin)
+    if not scaled:
+        clear_tile(job, s, b, t, masked_value(job), tile)
 
 
 cdef inline void tile_gradient(const Job *job, Scratch *s, const Block *b, int t,
                                const char *gathered, bint scaled, char *e) noexcept nogil:
     """Compute the gradient (30), (31) of a tile's rows in place of their exps."""
     cdef const Kernels *k = job.kernels
-    cdef int begin = t * TILE, r, i
-    cdef double[TILE] weight, base_weight, mass
-    cdef char[TILE] uses_rest
-    cdef bint smooths = job.loss.smoothing != 0
-    cdef bint has_target = job.loss.confidence != 0     # or else all of it is smoothed away
-    cdef bint labels = job.target_is == LABELS and has_target
-    cdef char *a = NULL
-    if labels:
-        for r in range(TILE):
-            i = 0 if b.alike else begin + r
-            uses_rest[r] = b.w.label_mass[i] >= b.w.rest_from[i]
-        k.tile_minus_rest(e, b.label + begin, gathered, uses_rest, b.coarse + begin,
-                          b.fine + begin)
-    elif has_target:
-        a = tile_of(job, s.target, t)
-        k.tile_minus_rest_major(e, a, job.n_classes, b.w.target_mass + begin,
-                                b.w.rest_from + begin, b.w.surplus + begin, b.coarse + begin,
-                                b.fine + begin)
+    cdef Gradient g
+    cdef double[TILE] target_weight, base_weight, mass
+    cdef int begin = t * TILE, w = 0 if b.alike else begin, r
+    cdef bint labels = job.target_is == LABELS and job.loss.confidence != 0
+    cdef bint compares = labels and job.n_classes <= FEW and not scaled
+    if labels and not compares:
+        k.tile_minus_rest(e, b.label + begin, gathered, b.w.label_mass + w, b.w.rest_from + w,
+                          b.coarse + begin, b.fine + begin)
     if scaled:
         return
     for r in range(TILE):
-        i = 0 if b.alike else begin + r
-        weight[r] = target_factor(job, b, i)
-        base_weight[r] = uniform_factor(b, i)
-    k.tile_scale(e, job.n_classes, b.factor_hi + begin, b.factor_lo + begin,
-                 base_of(job, s, t) if smooths else NULL, base_weight if smooths else NULL,
-                 a, weight)
-    if labels and job.plan.has_surplus:
+        target_weight[r] = target_factor(job, b, w + r)
+    memset(&g, 0, sizeof(g))
+    g.hi, g.lo = &b.factor_hi[begin], &b.factor_lo[begin]
+    g.coarse, g.fine = &b.coarse[begin], &b.fine[begin]
+    g.rest_from = &b.w.rest_from[w]
+    g.target_mass, g.surplus = &b.w.target_mass[w], &b.w.surplus[w]
+    g.target_weight = target_weight
+    if compares:
+        g.label, g.label_mass = &b.label[begin], &b.w.label_mass[w]
+    elif job.plan.by_mass and job.loss.confidence != 0:     # or else all of it is smoothed away
+        g.a = tile_of(job, s.target, t)
+    if job.loss.smoothing != 0:
+        for r in range(TILE):
+            base_weight[r] = uniform_factor(b, begin + r)
+        g.base_weight = base_weight
+        g.base = base_of(job, s, t)
+    k.tile_gradient(e, job.n_classes, &g)
+    if labels and job.plan.has_surplus and not compares:
         for r in range(TILE):
             mass[r] = residual_mass(b, begin + r, b.w.label_mass[begin + r])
-        k.tile_subtract(e, b.label + begin, mass, weight)
+        k.tile_subtract(e, b.label + begin, mass, target_weight)
+
+
+cdef inline bint is_cleared(const Job *job, const Block *b) noexcept nogil:
+    """Return whether masked entries of a block have to be overwritten once they are computed: unless
+    the exps of 0 that they have give the right value."""
+    cdef int r
+    if job.where.data != NULL and not job.what & SOFTMAX:
+        return True
+    if job.where.data != NULL:
+        for r in range(b.n_rows):
+            if not 0 < b.factor_hi[r] < INFINITY:
+                return True
+    return False
+
+
+cdef inline void skip_exps(const Job *job, Block *b, char *tiles) noexcept nogil:
+    """Make the exps of skipped rows 0, and what they are multiplied with: so they are stored as 0
+    with the others."""
+    cdef double[2] choice
+    cdef int t, r
+    choice[1] = 0
+    for t in range(count_sixteens(b.n_rows)):
+        job.kernels.tile_skip(b.skipped + t * TILE, job.n_classes, 0, tile_of(job, tiles, t))
+    for r in range(b.n_rows):       # without a branch
+        choice[0] = b.factor_hi[r]
+        b.factor_hi[r] = choice[b.skipped[r]]
+        choice[0] = b.factor_lo[r]
+        b.factor_lo[r] = choice[b.skipped[r]]
 
 
 cdef inline void clear_tile(const Job *job, Scratch *s, const Block *b, int t, double value,
                             char *tile) noexcept nogil:
     """Store the value that masked entries and skipped rows have into a tile."""
-    cdef int r, any_skipped = 0
     if job.where.data != NULL:
         job.kernels.tile_mask(tile_of(job, s.mask_tiles, t), job.n_classes, value, tile)
-    if not job.plan.weighted:
-        return
-    for r in range(TILE):
-        any_skipped |= b.skipped[t * TILE + r]
-    if any_skipped:
+    if b.any_skipped:
         job.kernels.tile_skip(b.skipped + t * TILE, job.n_classes, value, tile)
 
 

@@ -13,7 +13,7 @@ from cysoftmax._numbers cimport fill_classes, put_number, store_strided
 from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
 from cysoftmax._sums cimport count_sixteens
 from cysoftmax._target cimport minus_rest_at_entries, subtract_entries, subtract_label
-from cysoftmax._what cimport LOG_SOFTMAX, SOFTMAX, STATS, VJP
+from cysoftmax._what cimport LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VJP
 
 # ---------------------------------------------------------------- exps times a factor
 
@@ -147,7 +147,7 @@ cdef inline bint stays_masked(const Job *job, const Block *b, int r,
 
 # ---------------------------------------------------------------- the numbers of a block
 
-cdef inline void store_block(const Job *job, const Block *b) noexcept nogil:
+cdef inline void store_block(const Job *job, Block *b) noexcept nogil:
     """Store losses, logsumexps and statistics of a block's rows where they are wanted, and add
     losses and weights to their sums."""
     cdef int r
@@ -160,11 +160,10 @@ cdef inline void store_block(const Job *job, const Block *b) noexcept nogil:
             store_stats(job, b, r)
 
 
-cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
+cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     """Store losses and weights of a block's rows: each, or the sums of sixteen rows."""
-    cdef double[TILE] weight
     cdef double *sums
-    cdef int r, t, i
+    cdef int r
     if job.sums.losses != NULL:
         for r in range(b.n_rows):
             job.sums.losses[b.first + r] = b.loss[r]
@@ -173,14 +172,13 @@ cdef inline void store_sums(const Job *job, const Block *b) noexcept nogil:
     if job.sums.sixteens == NULL:
         return
     expect(b.first % TILE == 0)
-    for t in range(count_sixteens(b.n_rows)):
-        r = t * TILE
-        sums = job.sums.sixteens + (b.first + r) // TILE * 4
-        job.doubles.add_up(b.loss + r, sums, sums + 1)
-        if job.plan.weighted:
-            for i in range(TILE):
-                weight[i] = b.w.weight[weights_of(b, r + i)] if r + i < b.n_rows else 0
-            job.doubles.add_up(weight, sums + 2, sums + 3)
+    sums = job.sums.sixteens + b.first // TILE * 4
+    if job.what & LOSS:
+        job.doubles.add_up(b.loss, count_sixteens(b.n_rows), sums)
+    if job.plan.weighted:
+        for r in range(b.n_rows, <int>count_sixteens(b.n_rows) * TILE):
+            b.w.weight[r] = 0
+        job.doubles.add_up(b.w.weight, count_sixteens(b.n_rows), sums + 2)
 
 
 cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nogil:

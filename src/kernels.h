@@ -40,6 +40,9 @@
 #define CYSOFTMAX_TILE 16
 // The most tiles that tiles_load and tiles_store take at a time.
 #define CYSOFTMAX_TILES 8
+// Up to so many classes, a label is found by comparing every class with it, which costs less than
+// sixteen scalar loads or stores, and lets no vector wait for scalar stores (store forwarding).
+#define CYSOFTMAX_FEW 16
 
 // The unfinished vec, one vector register, at the end of a streamed row (of 16-bit numbers, the
 // unfinished cache line). It waits for the beginning of the next row, so that only whole vecs are
@@ -67,6 +70,21 @@ typedef struct {
     ptrdiff_t at;     // the number of them that are copied already
     void *largest;    // (width,): the largest logit so far of each row
 } cysoftmax_next_tiles;
+
+// What tile_gradient needs of 16 rows: (16,) each, but for tiles.
+typedef struct {
+    const double *hi, *lo;              // what exps are multiplied with
+    const double *coarse, *fine;        // the sum of the exps
+    const double *rest_from;            // the smallest mass of a class for which (31) is used,
+    const double *target_mass, *surplus; // and what that class' mass is then reduced by
+    const double *target_weight;        // what masses are multiplied with before
+                                        // they are subtracted
+    const ptrdiff_t *label;             // the class that has the whole mass, or NULL
+    const double *label_mass;
+    void *a;                            // a tile: the mass of each class, or NULL
+    const void *base;                   // a tile, or NULL: all ones
+    const double *base_weight;          // or NULL: no base is subtracted
+} cysoftmax_gradient;
 
 // `real` is the dtype of the table, float or double; a pointer to void points to reals.
 typedef struct {
@@ -178,22 +196,21 @@ typedef struct {
                          const double *inv_temperature, cysoftmax_next_tiles *next, double *coarse,
                          double *fine);
     /* x[r] = class y[r] of row r; y, x: (16,) */
-    void (*tile_gather)(const void *tile, const ptrdiff_t *y, void *x);
-    /* What minus_rest does, for class y[r] of each row r with wanted[r] != 0. gathered: (16,), the
-       exps of these classes; y, wanted: (16,). */
+    void (*tile_gather)(const void *tile, ptrdiff_t n, const ptrdiff_t *y, void *x);
+    /* What minus_rest does, for class y[r] of each row r with mass[r] >= rest_from[r]. gathered:
+       (16,), the exps of these classes. */
     void (*tile_minus_rest)(void *tile, const ptrdiff_t *y, const void *gathered,
-                            const char *wanted, const double *coarse, const double *fine);
-    /* What minus_rest_major does for each row. */
-    void (*tile_minus_rest_major)(void *e, void *a, ptrdiff_t n, const double *mass,
-                                  const double *rest_from, const double *surplus,
-                                  const double *coarse, const double *fine);
-    /* What `scale` does for each row, in place. base and a are tiles; a base of NULL is all ones.
-       Without base_weight no base is subtracted, without a no target. */
-    void (*tile_scale)(void *e, ptrdiff_t n, const double *hi, const double *lo, const void *base,
-                       const double *base_weight, const void *a, const double *weight);
+                            const double *mass, const double *rest_from, const double *coarse,
+                            const double *fine);
+    /* tile = tile (hi + lo) */
+    void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
     /* What `subtract` does for class y[r] of each row r, if mass[r] != 0. */
     void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
                           const double *weight);
+    /* What minus_rest or minus_rest_major, `scale` and `subtract` do for each row, in place of its
+       exps; a is overwritten. Labels only for at most
+       CYSOFTMAX_FEW classes. */
+    void (*tile_gradient)(void *e, ptrdiff_t n, const cysoftmax_gradient *g);
     /* What sum, dot, diff_sum, vjp and index_of do for each row; vjp in place of p. n is at most
        CYSOFTMAX_CHUNK for the sums. */
     void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
@@ -225,8 +242,9 @@ typedef struct {
     /* hi + lo = weight / (coarse + fine), to about 2^-100 */
     void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
                    double *hi, double *lo);
-    /* hi = the sum of sixteen numbers in the tree of (27), lo = the sum of its rounding errors */
-    void (*add_up)(const double *sixteen, double *hi, double *lo);
+    /* The sums of n sixteens of numbers, in the tree of (27): sums[4 i] = sum i, and sums[4 i + 1]
+       = the sum of its rounding errors; n is at most CYSOFTMAX_TILES. */
+    void (*add_up)(const double *numbers, ptrdiff_t n, double *sums);
 } cysoftmax_doubles;
 
 typedef struct {

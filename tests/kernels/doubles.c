@@ -73,7 +73,7 @@ void divide_of_zero_is_zero(const subject *s) {
 // Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
 void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
     for (int apart = 0; apart <= 90; apart++) {
-        double numbers[TILE], tree[TILE], hi, lo;
+        double numbers[TILE], tree[TILE], sums[2];
         long double sum = 0;
         for (int k = 0; k < TILE; k++) {
             numbers[k] = ldexp(k % 3 == 2 ? -1 : 1, (7 * k + apart) % 16 * apart / 16);
@@ -81,16 +81,17 @@ void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
         }
         for (int half = TILE / 2; half > 0; half /= 2)
             for (int k = 0; k < half; k++) tree[k] += tree[k + half];
-        s->isa->doubles->add_up(numbers, &hi, &lo);
-        for (int k = 0; k < TILE; k++) sum += numbers[k] - (k == 0 ? (long double)hi : 0);
-        CHECK(hi == tree[0], apart);
+        s->isa->doubles->add_up(numbers, 1, sums);
+        for (int k = 0; k < TILE; k++) sum += numbers[k] - (k == 0 ? (long double)sums[0] : 0);
+        CHECK(sums[0] == tree[0], apart);
         // 91 bits apart at most: long double has 64, so compare where that is enough.
-        if (apart <= 56) CHECK((long double)lo == sum, apart);
+        if (apart <= 56) CHECK((long double)sums[1] == sum, apart);
     }
-    double odd[TILE] = {1, INFINITY}, hi, lo;
-    s->isa->doubles->add_up(odd, &hi, &lo);
-    CHECK(hi == INFINITY, 0);
+    double odd[2 * TILE] = {1, INFINITY}, both[6];
+    odd[TILE] = odd[2 * TILE - 1] = 1;
+    s->isa->doubles->add_up(odd, 2, both);
+    CHECK(both[0] == INFINITY && both[4] == 2 && both[5] == 0, 0);
     odd[5] = NAN;
-    s->isa->doubles->add_up(odd, &hi, &lo);
-    CHECK(isnan(hi), 0);
+    s->isa->doubles->add_up(odd, 2, both);
+    CHECK(isnan(both[0]) && both[4] == 2, 0);
 }

@@ -123,7 +123,7 @@ static void hash_tile(const subject *s, uint64_t *h, ptrdiff_t n, const double *
     hash_reals(s, h, t.tile, n * TILE);
     s->k->tile_variance(t.tile, n, t.fine, t.coarse, t.coarse, t.fine, t.coarse, variance);
     hash_reals(s, h, variance, n * TILE);
-    s->k->tile_scale(t.tile, n, t.coarse, t.fine, NULL, NULL, NULL, NULL);
+    s->k->tile_scale(t.tile, n, t.coarse, t.fine);
     s->k->tile_log(t.logits, n, t.shift, inv_temperature, t.coarse);
     for (int r = 0; r < TILE; r++) rows[r] = t.rows[r];
     s->k->tile_store(t.tile, n, NULL, NULL, rows, 1, TILE);

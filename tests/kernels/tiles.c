@@ -81,7 +81,7 @@ static void check_tile_store(const subject *s, int layout, ptrdiff_t n, int n_ro
     for (ptrdiff_t i = 0; i < n * TILE; i++) put(s, tile, i, noise(&seed));
     void *memory = lay_out(s, layout, n, rows, &reach), *before = copy(s, memory, reach);
     void *stored = copy(s, tile, n * TILE);
-    if (scaled) s->k->tile_scale(stored, n, f->hi, f->lo, NULL, NULL, NULL, NULL);
+    if (scaled) s->k->tile_scale(stored, n, f->hi, f->lo);
     for (int r = 0; r < n_rows; r++)
         for (ptrdiff_t c = 0; c < n; c++) put(s, rows[r], c * stride, get(s, stored, c * TILE + r));
     void *expected = copy(s, memory, reach);
@@ -138,7 +138,7 @@ void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject *s) {
                     for (int t = 0; t < n_tiles && i == n_tiles + 1; t++)
                         s->k->tile_scale(stored + t * pitch * s->t->size, n,
                                          some_factors()->hi + t * TILE,
-                                         some_factors()->lo + t * TILE, NULL, NULL, NULL, NULL);
+                                         some_factors()->lo + t * TILE);
                     for (ptrdiff_t j = 0; j < reach; j++) put(s, out, j, 42);
                     store_tiles(s, tiles, pitch, n, n_tiles, some > 0 ? some : n_tiles, scaled, out,
                                 stride, some > 0 ? edges : NULL);
@@ -203,7 +203,7 @@ static void tile_outputs_are_those_of_the_rows(const subject *s, tile16 *t) {
     s->isa->doubles->divide(ones, t->coarse, t->fine, TILE, t->hi, t->lo);
     s->k->tile_variance(t->tile, t->n, t->hi, t->lo, t->coarse, t->fine, weight, variance);
     CHECK(same_reals(s, t->tile, e, t->n * TILE), t->n);
-    s->k->tile_scale(t->tile, t->n, t->hi, t->lo, NULL, NULL, NULL, NULL);
+    s->k->tile_scale(t->tile, t->n, t->hi, t->lo);
     s->k->tile_log(t->logits, t->n, t->shift, t->inv_temperature, t->log);
     CHECK(canaries_live(s, t->tile, t->n * TILE), t->n);
     for (int r = 0; r < TILE; r++) {
