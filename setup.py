@@ -67,6 +67,10 @@ class BuildWithOpenMP(build_ext):
         return []
 
 
+# The modules that need no kernels.
+SMALL = ("_arrays", "_calls", "_check_sparse", "_checks", "_threads")
+
+
 def extension(name, sources):
     return Extension(
         f"cysoftmax.{name}",
@@ -84,7 +88,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("_core", sorted(glob("src/*.c"))),
-            *(extension(name, []) for name in ("_calls", "_checks", "_threads")),
+            *(extension(name, []) for name in SMALL),
         ],
         compiler_directives={"boundscheck": DEBUG},
         build_dir="build/cython-debug" if DEBUG else "build/cython",

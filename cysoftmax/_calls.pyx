@@ -9,15 +9,17 @@ cimport numpy as cnp
 from libc.math cimport NAN
 
 from cysoftmax cimport _core
+from cysoftmax._arrays cimport (
+    class_last, compute_dtype, copy_if_overlapping, copy_to_out, shape_of, shape_without, workspace)
 from cysoftmax._checks cimport (
     check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
-    class_last, compute_dtype, copy_if_overlapping, copy_overlapping_options, copy_to_out,
-    shape_of, shape_without, workspace)
+    copy_overlapping_options)
 from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
 
 import numpy as np
 
-from cysoftmax._checks import cast, check_pair, make_options, raise_bad_label
+from cysoftmax._arrays import cast
+from cysoftmax._checks import check_pair, make_options, raise_bad_label
 
 cnp.import_array()
 

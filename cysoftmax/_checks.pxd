@@ -9,9 +9,6 @@ cdef class Options:
     cdef readonly object label_smoothing, z_loss, temperature
     cdef readonly object where          # bool, of the shape of the logits, class axis last
 
-cdef tuple shape_of(cnp.ndarray x)
-cdef tuple shape_without(cnp.ndarray x, int axis)
-cdef cnp.dtype compute_dtype(cnp.dtype dtype)
 cdef cnp.ndarray check_logits(value, name=*)
 cdef int check_axis(axis, int ndim) except -1
 cdef check_threads(n_threads)
@@ -19,8 +16,4 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
 cdef check_target(value, cnp.ndarray x, int axis)
 cdef check_scale(value, cnp.ndarray x, int axis)
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1
-cdef cnp.ndarray class_last(cnp.ndarray array, int axis)
-cdef cnp.ndarray workspace(cnp.ndarray like, out)
-cdef copy_if_overlapping(array, out, bint by_row=*)
 cdef int copy_overlapping_options(Options options, out) except -1
-cdef copy_to_out(cnp.ndarray work, out)

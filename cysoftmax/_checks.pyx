@@ -10,34 +10,28 @@ interface: of an ndarray x, x.ndim and x.size cost nothing here, and x.shape is 
 
 cimport cython
 cimport numpy as cnp
-from libc.stdint cimport int32_t, int64_t
+
+from cysoftmax._arrays cimport (
+    DOUBLE, FLOAT, as_array, class_last, compute_dtype, copy_if_overlapping, is_half, native,
+    native_order, overlap, readable_dtype, shape_of, shape_without)
 
 import operator
 from numbers import Real
 
 import numpy as np
 
+from cysoftmax._arrays import contiguous
+from cysoftmax._check_sparse import check_sparse
 from cysoftmax._core import DefaultMode
 
 cnp.import_array()
 
-cdef extern from "numpy/arrayobject.h":
-    # A new array with the shape and layout of `prototype`, and its dtype if `dtype` is NULL.
-    cnp.ndarray PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype,
-                                     int subok)
-
-cdef cnp.dtype FLOAT = np.dtype(np.float32)
-cdef cnp.dtype DOUBLE = np.dtype(np.float64)
 REAL = (FLOAT, DOUBLE)
-INDEX = (np.dtype(np.int32), np.dtype(np.int64))
 
 LARGEST = float(np.finfo(np.float64).max)
 # Temperatures from here to the reciprocal: 1 / temperature has all of its digits in a float32, and
 # a difference of logits that overflows belongs to an exp that is 0.
 LEAST_TEMPERATURE = 2.0**-60
-
-# The errors of a conversion to an array: of sequences of unequal length, arrays on a GPU, ...
-CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
 
 
 @cython.final
@@ -71,73 +65,6 @@ def make_options(
     options.temperature = temperature
     options.where = where
     return options
-
-
-cdef bint is_half(cnp.dtype dtype) except -1:
-    """Return whether a dtype is float16 or bfloat16 (of the package ml_dtypes)."""
-    return dtype.itemsize == 2 and (dtype.kind == c"f" or dtype.name == "bfloat16")
-
-
-cdef cnp.dtype compute_dtype(cnp.dtype dtype):
-    """Return the dtype that logits of ``dtype`` are computed in: float32 or float64."""
-    return DOUBLE if dtype.itemsize == 8 else FLOAT
-
-
-cdef cnp.dtype native_order(cnp.dtype dtype):
-    """Return a dtype with this machine's byte order in place of its own."""
-    return dtype if cnp.PyDataType_ISNOTSWAPPED(dtype) else dtype.newbyteorder("=")
-
-
-cdef tuple shape_of(cnp.ndarray x):
-    return (<object>x).shape
-
-
-cdef tuple shape_without(cnp.ndarray x, int axis):
-    """Return the shape of x without the axis: the shape of the rows."""
-    shape = shape_of(x)
-    return shape[:axis] + shape[axis + 1 :]
-
-
-cdef cnp.ndarray as_array(value, name):
-    """Return ``value`` as an ndarray; if it is one already, without a Python call."""
-    return value if cnp.PyArray_CheckExact(value) else convert(value, name)
-
-
-def convert(value, name):
-    """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} must have no mask; got a masked array (.filled() makes a plain array of it)"
-        )
-    try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            return np.from_dlpack(value)
-        return np.asarray(value)
-    except CONVERSION_ERRORS as error:
-        # The class itself, since a subclass may not accept a message as its only argument.
-        kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
-        raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
-
-
-cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):
-    """Return ``array`` as an aligned array of ``dtype``, copied only if it is not one already."""
-    if not cnp.PyArray_ISALIGNED(array):
-        return cast(array, dtype)
-    if array.descr is dtype:
-        return array
-    return array.view(dtype) if array.dtype == dtype else cast(array, dtype)
-
-
-def cast(array, dtype, order="K"):
-    """Return a copy of ``array`` with another dtype; numbers beyond its range become infinite."""
-    with DefaultMode(), np.errstate(all="ignore"):
-        return array.astype(dtype, order=order)
-
-
-def contiguous(array, dtype):
-    """Return ``array`` as a contiguous array of ``dtype``, copied only if it is not one already."""
-    array = native(array, dtype)
-    return array if array.flags.c_contiguous else array.copy(order="C")
 
 
 cdef cnp.ndarray check_logits(value, name="x"):
@@ -175,14 +102,6 @@ cdef int check_axis(axis, int ndim) except -1:
     return <int>(position if position >= 0 else position + ndim)
 
 
-cdef cnp.ndarray class_last(cnp.ndarray array, int axis):
-    """Return a view of ``array`` with its class axis last."""
-    cdef int d
-    if axis == array.ndim - 1:
-        return array
-    return array.transpose([d for d in range(array.ndim) if d != axis] + [axis])
-
-
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1:
     """Raise an error unless ``out`` is a writeable array of that shape and dtype."""
     if not cnp.PyArray_Check(out):
@@ -213,63 +132,6 @@ def check_pair(out):
     return grad, hess
 
 
-cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1:
-    """Return whether two arrays share memory; True if that would take long to find out."""
-    cdef char *a_begin
-    cdef char *a_end
-    cdef char *b_begin
-    cdef char *b_end
-    find_bounds(a, &a_begin, &a_end)
-    find_bounds(b, &b_begin, &b_end)
-    if a_end <= b_begin or b_end <= a_begin:
-        return False
-    try:
-        return np.shares_memory(a, b, max_work=10_000)
-    except np.exceptions.TooHardError:
-        return True
-
-
-cdef void find_bounds(cnp.ndarray array, char **begin, char **end) noexcept:
-    """Set ``begin`` and ``end`` to the first byte of an array, and to the one after its last."""
-    cdef ptrdiff_t last
-    cdef int d
-    begin[0] = end[0] = cnp.PyArray_BYTES(array)
-    if array.size == 0:
-        return
-    end[0] += cnp.PyArray_ITEMSIZE(array)
-    for d in range(array.ndim):
-        last = (array.shape[d] - 1) * array.strides[d]
-        if last < 0:
-            begin[0] += last
-        else:
-            end[0] += last
-
-
-cdef bint same_memory(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Return whether two arrays have the same address, shape and strides."""
-    return a is b or (
-        cnp.PyArray_BYTES(a) == cnp.PyArray_BYTES(b)
-        and a.ndim == b.ndim
-        and cnp.PyArray_CompareLists(a.strides, b.strides, a.ndim)
-        and cnp.PyArray_CompareLists(a.shape, b.shape, a.ndim)
-    )
-
-
-cdef copy_if_overlapping(array, out, bint by_row=True):
-    """Return ``array``, or a copy if writing ``out`` row by row would change what is read later.
-
-    An array that is read ``by_row`` may be the same memory as ``out``: each row is read before it
-    is written. Class weights and the parts of a sparse target are read in another order.
-    """
-    if out is None:
-        return array
-    if isinstance(array, tuple):  # the parts of a sparse target
-        return tuple([copy_if_overlapping(part, out, False) for part in array])
-    if not cnp.PyArray_Check(array) or (by_row and same_memory(array, out)):
-        return array
-    return array.copy() if overlap(array, out) else array
-
-
 cdef int copy_overlapping_options(Options options, out) except -1:
     """Replace the arrays among the options that overlap ``out`` by copies."""
     if options is not None:
@@ -277,24 +139,6 @@ cdef int copy_overlapping_options(Options options, out) except -1:
         options.sample_weight = copy_if_overlapping(options.sample_weight, out)
         options.where = copy_if_overlapping(options.where, out)
     return 0
-
-
-cdef cnp.ndarray workspace(cnp.ndarray like, out):
-    """Return the array for the core to write: ``out`` if possible, or a new one like ``like``."""
-    if out is not None:
-        out = np.asarray(out)
-        if out.dtype == like.dtype and cnp.PyArray_ISALIGNED(out):
-            return out
-    return PyArray_NewLikeArray(like, cnp.NPY_KEEPORDER, NULL, False)
-
-
-cdef copy_to_out(cnp.ndarray work, out):
-    """Copy the result into the caller's ``out`` and return that; without ``out``, the result."""
-    if out is None:
-        return work
-    if not same_memory(out, work):
-        out[...] = work
-    return out
 
 
 cdef check_threads(n_threads):
@@ -426,80 +270,6 @@ def check_ignore_index(value, labels):
     return label if limits.min <= label <= limits.max else None
 
 
-def check_sparse(matrix, x, axis):
-    """Return the arrays (data, classes, indptr) of a CSR matrix; classes rise in each row."""
-    if getattr(matrix, "format", None) != "csr":
-        raise TypeError(
-            f"target must be in CSR format if it is sparse (its method .tocsr() converts it); "
-            f"got {type(matrix).__name__}"
-        )
-    if x.ndim != 2 or axis != 1:
-        raise ValueError(
-            f"target must not be sparse unless logits are 2-D and axis is the last; "
-            f"got logits of shape {x.shape}, axis={axis}"
-        )
-    if matrix.shape != x.shape:
-        raise ValueError(f"target must have the shape of logits, {x.shape}; got {matrix.shape}")
-    data, classes, indptr = (np.asarray(a) for a in (matrix.data, matrix.indices, matrix.indptr))
-    if data.dtype.kind not in "biuf" and not is_half(data.dtype):
-        raise TypeError(f"target must be bool, integer or float; got dtype {data.dtype}")
-    n_rows, n_classes = x.shape
-    if (
-        indptr.shape != (n_rows + 1,)
-        or indptr[0] != 0
-        or np.any(indptr[1:] < indptr[:-1])
-        or indptr[-1] > min(len(classes), len(data))
-    ):
-        raise ValueError(
-            f"target must have an indptr of {n_rows + 1} numbers, from 0 to its number of entries "
-            f"and never falling; got {np.array2string(indptr, threshold=8)}"
-        )
-    n_entries = min(int(indptr[-1]), len(classes), len(data))  # read once
-    data, classes = data[:n_entries], classes[:n_entries]
-    if classes.size and not (classes.min() >= 0 and classes.max() < n_classes):
-        at = np.argmax((classes < 0) | (classes >= n_classes))
-        row = int(np.searchsorted(indptr, at, side="right")) - 1
-        raise IndexError(f"target must lie in [0, {n_classes}); got {classes[at]} in row {row}")
-    same = indptr.dtype == classes.dtype and indptr.dtype in INDEX
-    index = indptr.dtype if same else INDEX[1]
-    classes, indptr = np.ascontiguousarray(classes, index), np.ascontiguousarray(indptr, index)
-    if not rises(classes, indptr):
-        data, classes, indptr = sort_and_merge(data, classes, indptr)
-    return contiguous(data, readable_dtype(data.dtype)), classes, indptr
-
-
-ctypedef fused index_type:
-    int32_t
-    int64_t
-
-
-def rises(const index_type[::1] classes, const index_type[::1] indptr):
-    """Return whether the classes of each row rise."""
-    cdef Py_ssize_t i, j, end, n = classes.shape[0]
-    for i in range(indptr.shape[0] - 1):
-        end = min(<Py_ssize_t>indptr[i + 1], n)  # whatever another thread makes of indptr
-        for j in range(max(<Py_ssize_t>indptr[i], <Py_ssize_t>0) + 1, end):
-            if classes[j] <= classes[j - 1]:
-                return False
-    return True
-
-
-def sort_and_merge(data, classes, indptr):
-    """Return the arrays of a CSR matrix whose rows have sorted classes, each at most once.
-
-    Entries of the same class are added up in their own dtype, as ``matrix.toarray()`` does.
-    """
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    order = np.lexsort((classes, rows))
-    rows, classes = rows[order], classes[order]
-    first = np.append(True, (rows[1:] != rows[:-1]) | (classes[1:] != classes[:-1]))
-    sums = np.zeros(np.count_nonzero(first), data.dtype)
-    np.add.at(sums, np.cumsum(first) - 1, data[order])  # one by one; reduceat adds pairs
-    counts = np.bincount(rows[first], minlength=len(indptr) - 1)
-    begins = np.concatenate(([0], np.cumsum(counts))).astype(indptr.dtype)
-    return sums, classes[first], begins
-
-
 cdef check_target(value, cnp.ndarray x, int axis):
     """Return the target with its class axis last, and whether it holds class indices.
 
@@ -534,13 +304,6 @@ cdef check_target(value, cnp.ndarray x, int axis):
             f"target must be bool, integer or float if it is a distribution; got dtype {dtype}"
         )
     return class_last(native(target, readable_dtype(dtype)), axis), False
-
-
-cdef cnp.dtype readable_dtype(cnp.dtype dtype):
-    """Return the dtype in which the core reads a distribution of that dtype: in native order, and
-    float64 for a long double."""
-    dtype = native_order(dtype)
-    return DOUBLE if dtype.kind == c"f" and dtype.itemsize > 8 else dtype
 
 
 cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except -1:
