@@ -9,8 +9,8 @@ from libc.math cimport INFINITY, isfinite, isinf, isnan
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport (
-    MOST_ROWS, Block, note_ignored, residual_mass, target_factor, uniform_factor, weigh_masses,
-    weigh_whole_tile)
+    MOST_ROWS, Block, all_mass, note_ignored, residual_mass, target_factor, uniform_factor,
+    weigh_masses, weigh_whole_tile)
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, FEW, TILE, Gradient, Kernels, NextTiles
@@ -521,10 +521,10 @@ cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t
                                const char *tile, char *variance) noexcept nogil:
     """Compute the diagonal of the Hessian (33) of a tile's rows from their exps."""
     cdef double[TILE] one, hi, lo, weight
-    cdef int begin = t * TILE, r
+    cdef int begin = t * TILE, w = 0 if b.alike else begin, r
     for r in range(TILE):
         one[r] = 1
-        weight[r] = b.w.weight[0 if b.alike else begin + r]
+        weight[r] = b.w.sample[w + r] * all_mass(job, b, w + r)
     job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi, lo)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, b.coarse + begin, b.fine + begin,
                               weight, variance)

@@ -6,7 +6,8 @@
 from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport uint16_t
 
-from cysoftmax._formula cimport Block, logsumexp_of, target_factor, uniform_factor, weights_of
+from cysoftmax._formula cimport (
+    Block, all_mass, logsumexp_of, target_factor, uniform_factor, weights_of)
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
 from cysoftmax._numbers cimport fill_classes, put_number, store_strided
@@ -97,12 +98,15 @@ cdef inline void gradient(const Job *job, Scratch *s, const Block *b, int r, con
 cdef inline void write_variance(const Job *job, Scratch *s, const Block *b, int r,
                                 const Piece *p) noexcept nogil:
     """Store the diagonal of the Hessian (33) of a piece, made of its exps."""
+    cdef int i = weights_of(b, r)
     cdef char *place = class_at(job, &job.variance, b.first + r, p.begin)
     cdef char *row = s.variance if job.plan.variance_in_scratch else place
     cdef double one = 1, hi, lo
     job.doubles.divide(&one, &b.coarse[r], &b.fine[r], 1, &hi, &lo)
     job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r],
-                         b.w.weight[weights_of(b, r)], row)
+                         b.w.sample[i] * all_mass(job, b, i), row)
+    if p.mask != NULL:          # an exp of 0 is not enough in a row that is NaN
+        job.kernels.select(p.mask, row, p.n, 0, row)
     store_row(job, &s.variance_carry, &job.variance, job.plan.variance_streamed_16, place, p.n,
               row)
 
