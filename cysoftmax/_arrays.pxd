@@ -11,6 +11,7 @@ cdef cnp.dtype readable_dtype(cnp.dtype dtype)
 cdef tuple shape_of(cnp.ndarray x)
 cdef tuple shape_without(cnp.ndarray x, int axis)
 cdef cnp.ndarray as_array(value, name)
+cdef int refuse_mask(value, name, cure) except -1
 cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype)
 cdef cnp.ndarray class_last(cnp.ndarray array, int axis)
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1

@@ -70,10 +70,7 @@ cdef cnp.ndarray as_array(value, name):
 
 def convert(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} must have no mask; got a masked array (.filled() makes a plain array of it)"
-        )
+    refuse_mask(value, name, ".filled() makes a plain array of it")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
@@ -82,6 +79,13 @@ def convert(value, name):
         # The class itself, since a subclass may not accept a message as its only argument.
         kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
         raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
+
+
+cdef int refuse_mask(value, name, cure) except -1:
+    """Raise an error if ``value`` is a masked array; ``cure`` is the way out."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask; got a masked array ({cure})")
+    return 0
 
 
 cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype):

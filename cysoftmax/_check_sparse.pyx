@@ -4,7 +4,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t
 
-from cysoftmax._arrays cimport is_half, readable_dtype
+from cysoftmax._arrays cimport as_array, is_half, readable_dtype
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from cysoftmax._arrays import contiguous
 cnp.import_array()
 
 INDEX = (np.dtype(np.int32), np.dtype(np.int64))
+PARTS = ("data", "indices", "indptr")
 
 
 def check_sparse(matrix, x, axis):
@@ -29,7 +30,10 @@ def check_sparse(matrix, x, axis):
         )
     if matrix.shape != x.shape:
         raise ValueError(f"target must have the shape of logits, {x.shape}; got {matrix.shape}")
-    data, classes, indptr = (np.asarray(a) for a in (matrix.data, matrix.indices, matrix.indptr))
+    data, classes, indptr = (
+        as_array(part, f"target's {name}")
+        for part, name in zip((matrix.data, matrix.indices, matrix.indptr), PARTS)
+    )
     if data.dtype.kind not in "biuf" and not is_half(data.dtype):
         raise TypeError(f"target must be bool, integer or float; got dtype {data.dtype}")
     n_rows, n_classes = x.shape

@@ -13,7 +13,7 @@ cimport numpy as cnp
 
 from cysoftmax._arrays cimport (
     DOUBLE, FLOAT, as_array, class_last, compute_dtype, copy_if_overlapping, is_half, native,
-    native_order, overlap, readable_dtype, shape_of, shape_without)
+    native_order, overlap, readable_dtype, refuse_mask, shape_of, shape_without)
 
 import operator
 from numbers import Real
@@ -88,13 +88,26 @@ cdef cnp.ndarray check_logits(value, name="x"):
     return native(array, dtype)
 
 
+cdef as_integer(value):
+    """Return ``value`` as an int, or None if it is no integer; a bool is none."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool | np.bool | np.ma.MaskedArray):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
 cdef int check_axis(axis, int ndim) except -1:
     """Return the axis as a number from 0 to ndim - 1."""
     cdef Py_ssize_t position
+    index = as_integer(axis)
+    if index is None:
+        raise TypeError(f"axis must be an integer; got {axis!r}")
     try:
-        position = axis
-    except TypeError:
-        raise TypeError(f"axis must be an integer; got {axis!r}") from None
+        position = index
     except OverflowError:
         position = ndim
     if not -ndim <= position < ndim:
@@ -106,6 +119,8 @@ cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1:
     """Raise an error unless ``out`` is a writeable array of that shape and dtype."""
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out must be an ndarray; got {type(out).__name__}")
+    if not cnp.PyArray_CheckExact(out):
+        refuse_mask(out, "out", "its .data is a plain array")
     if native_order(out.dtype) != dtype:
         raise TypeError(f"out must have dtype {dtype}; got {out.dtype}")
     if out.shape != shape:
@@ -145,11 +160,8 @@ cdef check_threads(n_threads):
     """Return the bound on the number of threads: None, or an int from 1 to 4096."""
     if n_threads is None:
         return None
-    try:
-        bound = operator.index(n_threads)
-    except TypeError:
-        bound = None
-    if bound is None or isinstance(n_threads, bool):
+    bound = as_integer(n_threads)
+    if bound is None:
         raise TypeError(f"n_threads must be None or an integer; got {type(n_threads).__name__}")
     if bound < 1:
         raise ValueError(f"n_threads must be at least 1; got {bound}")
@@ -159,6 +171,7 @@ cdef check_threads(n_threads):
 cdef check_number(value, name, low=None, high=None):
     """Return a scalar option as a float. If bounds are given, raise an error outside of them."""
     if cnp.PyArray_Check(value) and value.ndim == 0:
+        refuse_mask(value, name, "float() makes a number of it")
         value = value[()]
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
@@ -255,11 +268,8 @@ def check_where(value, x, axis):
 
 def check_ignore_index(value, labels):
     """Return the label of ignored rows, or None if the dtype of the labels cannot hold it."""
-    try:
-        label = operator.index(value)
-    except TypeError:
-        label = None
-    if label is None or isinstance(value, bool | np.bool):
+    label = as_integer(value)
+    if label is None:
         raise TypeError(f"ignore_index must be None or an integer; got {value!r}")
     if labels is None:
         raise ValueError(

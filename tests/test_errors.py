@@ -130,12 +130,34 @@ def test_a_v_that_is_a_list_is_taken_in_the_dtype_of_p():
     assert result.dtype == np.float32
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_masked_array_is_a_type_error(name):
-    function, arguments, argument = FUNCTIONS[name]
-    masked = np.ma.masked_array(X, X > 0)
-    with pytest.raises(TypeError, match=rf"^{argument} must have no mask; got a masked array"):
-        function(masked, *arguments[1:])
+@calls.each_call()
+def test_a_masked_array_is_a_type_error_as_any_argument(call):
+    given = calls.inputs(call, (6, 5), float, "all") | call.of_rows
+    names = {"logits": call.logits, "second": "v" if call.second == "vector" else "target"}
+    for name in calls.arrays_of(given):
+        for mask in False, given[name] == given[name]:
+            message = rf"^{names.get(name, name)} must have no mask; got a masked array"
+            with pytest.raises(TypeError, match=message):
+                call(given | {name: np.ma.masked_array(given[name], mask)})
+    numbers = {"axis": -1, "n_threads": 1} | {
+        name: value for name, value in given.items() if isinstance(value, int | float)
+    }
+    for name, value in numbers.items():
+        for mask in False, True:
+            with pytest.raises(TypeError, match=rf"^{name} must (be|have no mask).*; got "):
+                call(given | {name: np.ma.masked_array(value, mask)})
+
+
+@calls.each_call(lambda call: call.out)
+def test_a_masked_out_is_a_type_error(call):
+    given = calls.inputs(call, (6, 5), float) | call.of_rows
+    want = call(given)
+    for masked in call.out:
+        _, places = calls.room_for(call, want)
+        out = [np.ma.masked_array(a) if name == masked else a for name, a in places.items()]
+        with pytest.raises(TypeError, match=r"^out must have no mask; got a masked array"):
+            call(given, out=out if len(out) == 2 else out[0])
+        assert all((place == 77).all() for place in places.values())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -233,7 +255,10 @@ def test_an_axis_out_of_range_is_a_value_error(name, axis):
         function(*arguments, axis=axis)
 
 
-@pytest.mark.parametrize("axis", [None, (0,), (0, 1), (), 1.0, "1", [0], np.array([0, 1])])
+NO_AXES = [None, (0,), (0, 1), (), 1.0, "1", [0], np.array([0, 1]), True, np.True_, np.array(True)]
+
+
+@pytest.mark.parametrize("axis", NO_AXES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_axis_that_is_no_integer_is_a_type_error(name, axis):
     function, arguments = copies(name)
