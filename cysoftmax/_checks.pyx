@@ -193,11 +193,14 @@ cdef check_temperature(value):
     return temperature
 
 
-cdef as_numbers(value, name):
-    """Return ``value`` as an array; raise an error unless its dtype is integer or float."""
+cdef as_numbers(value, name, bint or_bool=False):
+    """Return ``value`` as an array; raise an error unless its dtype is integer or float (or bool,
+    with ``or_bool``)."""
     array = as_array(value, name)
-    if array.dtype.kind not in "iuf" and not is_half(array.dtype):
-        raise TypeError(f"{name} must have an integer or float dtype; got dtype {array.dtype}")
+    kinds = "biuf" if or_bool else "iuf"
+    if array.dtype.kind not in kinds and not is_half(array.dtype):
+        expected = "a bool, integer" if or_bool else "an integer"
+        raise TypeError(f"{name} must have {expected} or float dtype; got dtype {array.dtype}")
     return array
 
 
@@ -240,10 +243,11 @@ def check_class_weight(value, x, axis):
     return weight
 
 
-cdef per_row(value, name, cnp.ndarray x, int axis):
+cdef per_row(value, name, cnp.ndarray x, int axis, bint or_bool=False):
     """Return an option with one number for each row, as float64 of the shape of the rows."""
     rows = shape_without(x, axis)
-    return broadcast_to(native(as_numbers(value, name), DOUBLE), name, rows, "the rows")
+    array = native(as_numbers(value, name, or_bool), DOUBLE)
+    return broadcast_to(array, name, rows, "the rows")
 
 
 cdef check_scale(value, cnp.ndarray x, int axis):
@@ -345,7 +349,7 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
     if options.class_weight is not None:
         options.class_weight = check_class_weight(options.class_weight, x, axis)
     if options.sample_weight is not None:
-        options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis)
+        options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis, True)
         check_weights(options.sample_weight, "sample_weight")
     if options.ignore_index is not None:
         options.ignore_index = check_ignore_index(options.ignore_index, labels)

@@ -42,7 +42,8 @@ class_weight : array_like of shape (n_classes,), optional
     "sample_weight": """\
 sample_weight : array_like, optional
         One weight for each row, finite and >= 0, by which its loss is multiplied; broadcast to
-        the shape of the rows. A row of weight 0 is ignored.""",
+        the shape of the rows. A row of weight 0 is ignored. Bools count as 0 and 1: True keeps
+        a row, False ignores it.""",
     "ignore_index": """\
 ignore_index : int, optional
         Rows with this label are ignored; it may lie in [0, n_classes) or not. It is for

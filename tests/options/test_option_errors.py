@@ -50,9 +50,9 @@ WRONG_KINDS = {
     "class_weight": [(np.ones(4, bool), "bool"), (np.ones(4, complex), "complex128"),
                      (np.ones(4, object), "object"), (["a"] * 4, "U1"), ("abcd", "str|U4"),
                      ({}, "dict|object"), (MASKED, "mask")],
-    "sample_weight": [(np.ones(3, bool), "bool"), (np.ones(3, complex), "complex128"),
+    "sample_weight": [(np.ones(3, complex), "complex128"), (np.ones(3, "M8[s]"), "datetime64"),
                       (np.ones(3, object), "object"), (["a"] * 3, "U1"), ("a", "str|U1"),
-                      (True, "bool"), (MASKED[:3], "mask")],
+                      (MASKED[:3], "mask")],
     "scale": [(np.ones(3, bool), "bool"), (np.ones(3, complex), "complex128"),
               (np.ones(3, object), "object"), (["a"] * 3, "U1"), (MASKED[:3], "mask")],
     "where": [(np.ones((3, 4), int), "int64"), (np.ones((3, 4)), "float64"), (1, "int"),
@@ -228,7 +228,7 @@ def test_the_ends_of_each_range_are_accepted():
     x, labels = some_logits((3, 4)), [1, 3, 0]
     good = {
         "class_weight": [np.zeros(4), [-0.0, 1, 1, 1], [1e300] * 4],
-        "sample_weight": [0, np.zeros(3), [-0.0, 1, 1], 1e300],
+        "sample_weight": [0, np.zeros(3), [-0.0, 1, 1], 1e300, np.zeros(3, bool), True],
         "ignore_index": [0, 3, -(2**63), 2**64, -(10**30), np.int8(2), np.array(2), None],
         "label_smoothing": [0, 1, -0.0, np.float16(0.5), np.array(1), 5e-324],
         "z_loss": [0, -0.0, 1e300, 5e-324, np.array(0.5)],

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from calls import each_call, inputs
 from cases import (
     REAL,
     REDUCTIONS,
@@ -71,6 +72,25 @@ def test_class_weight_is_rounded_to_the_dtype_of_computation(isa):
         rounded = weight.astype(np.float32)
         want = results(x, labels, class_weight=rounded, label_smoothing=smoothing)
         assert_same_results(got, want)
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@each_call(lambda call: "sample_weight" in call.takes)
+def test_bools_are_weights_of_rows_that_keep_or_ignore_them(call, dtype, isa):
+    keep = np.arange(20) % 3 != 0
+    for options in (), "all":
+        given = inputs(call, (20, 7), dtype, options)
+        given["logits"] = np.where(keep[:, None], given["logits"], np.nan)
+        for more in map(call.keywords, call.reductions):
+            want = call(given | more, sample_weight=keep.astype(float))
+            for mask in keep, keep.tolist(), np.repeat(keep, 2)[::2]:
+                assert_same_results(call(given | more, sample_weight=mask), want)
+            for result in want.values():
+                assert np.isfinite(result).all()
+                if np.ndim(result):
+                    assert_same_bits(result[~keep], np.zeros_like(result[~keep]))
+            one = call(given | more, sample_weight=1)
+            assert_same_results(call(given | more, sample_weight=True), one)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
