@@ -7,6 +7,8 @@ and which values it may have, is in _checks.pyx.
 
 cimport numpy as cnp
 
+from collections.abc import Iterator, Mapping, Set, ValuesView
+
 import numpy as np
 
 from cysoftmax._core import DefaultMode
@@ -23,6 +25,9 @@ DOUBLE = np.dtype(np.float64)
 
 # The errors of a conversion to an array: of sequences of unequal length, arrays on a GPU, ...
 CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError)
+
+# NumPy would make arrays without dimensions of these.
+NO_SEQUENCES = (Set, Mapping, ValuesView, Iterator)
 
 
 # ---------------------------------------------------------------- dtypes
@@ -71,14 +76,24 @@ cdef cnp.ndarray as_array(value, name):
 def convert(value, name):
     """Return ``value`` as an ndarray: by ``__array__``, or by ``__dlpack__`` without that."""
     refuse_mask(value, name, ".filled() makes a plain array of it")
+    has_array = hasattr(value, "__array__")
+    if not has_array and isinstance(value, NO_SEQUENCES):
+        raise TypeError(f"{name} must be an array or a list; got {type(value).__name__}")
+    if not has_array and hasattr(value, "toarray"):  # of scipy.sparse
+        raise TypeError(
+            f"{name} must be an array; got {type(value).__name__} (.toarray() makes one of it)"
+        )
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        if not has_array and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
         return np.asarray(value)
     except CONVERSION_ERRORS as error:
         # The class itself, since a subclass may not accept a message as its only argument.
         kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
-        raise kind(f"{name} must be an array; got {type(value).__name__}: {error}") from error
+        cure = ""
+        if str(getattr(value, "dtype", None)) == "torch.bfloat16":
+            cure = " (.float() converts it)"
+        raise kind(f"{name} must be an array; got {type(value).__name__}: {error}{cure}") from error
 
 
 cdef int refuse_mask(value, name, cure) except -1:

@@ -34,6 +34,11 @@ def check_sparse(matrix, x, axis):
         as_array(part, f"target's {name}")
         for part, name in zip((matrix.data, matrix.indices, matrix.indptr), PARTS)
     )
+    for part, name in zip((data, classes, indptr), PARTS):
+        if part.ndim != 1:
+            raise ValueError(f"target's {name} must have one dimension; got shape {part.shape}")
+        if name != "data" and part.dtype.kind not in "iu":
+            raise TypeError(f"target's {name} must be integers; got dtype {part.dtype}")
     if data.dtype.kind not in "biuf" and not is_half(data.dtype):
         raise TypeError(f"target must be bool, integer or float; got dtype {data.dtype}")
     n_rows, n_classes = x.shape

@@ -226,6 +226,9 @@ def check_weights(array, name):
 
 def check_class_weight(value, x, axis):
     """Return the weights of the classes as a contiguous array, in the dtype computed in."""
+    if isinstance(value, str | dict):
+        came = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise TypeError(f"class_weight must hold one number for each class, in order; got {came}")
     array = as_numbers(value, "class_weight")
     if array.shape != (x.shape[axis],):
         raise ValueError(
@@ -306,9 +309,10 @@ cdef check_target(value, cnp.ndarray x, int axis):
             target = target.astype(np.intp)  # an empty list says nothing about its dtype
             dtype = target.descr
         if dtype.kind not in b"iu":
+            cure = " (.astype(int) converts it)" if dtype.kind == c"f" or is_half(dtype) else ""
             raise TypeError(
                 f"target must hold integers if it holds class indices (one dimension less than "
-                f"logits); got dtype {dtype}"
+                f"logits); got dtype {dtype}{cure}"
             )
         check_target_shape(target, x, axis)
         return native(target, native_order(dtype)), True
@@ -332,9 +336,11 @@ cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except 
             and cnp.PyArray_CompareLists(target.shape + axis, x.shape + axis + 1, x.ndim - 1 - axis)
         )
     if not same:
+        others = [d for d in range(x.ndim) if shape_without(x, d) == shape_of(target)]
+        cure = f" (axis={others[0]} would fit)" if others else ""
         raise ValueError(
             f"target must have shape {shape_without(x, axis)} (class indices) or "
-            f"{shape_of(x)} (a distribution); got {shape_of(target)}, with axis={axis}"
+            f"{shape_of(x)} (a distribution); got {shape_of(target)}, with axis={axis}{cure}"
         )
     return 0
 
@@ -362,16 +368,23 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
 
 
 def raise_bad_label(target, n_classes, Options options):
-    """Raise the IndexError for the first label outside [0, n_classes) that is not ignored."""
+    """Raise the IndexError for the first label outside [0, n_classes) that is not ignored.
+
+    Another thread may have changed the label since it was found, and may still do so here.
+    """
+    ignored = None if options is None else options.ignore_index
     bad = ()
     if not isinstance(target, tuple):  # check_sparse has checked the classes of a sparse one
         outside = (target < 0) | (target >= n_classes)
-        if options is not None and options.ignore_index is not None:
-            outside &= target != options.ignore_index
+        if ignored is not None:
+            outside &= target != ignored
         bad = np.argwhere(outside)
-    if len(bad) == 0:
+    where = tuple(int(i) for i in bad[0]) if len(bad) else ()
+    value = int(target[where]) if len(bad) else 0
+    if 0 <= value < n_classes or value == ignored:
         raise IndexError(f"target must lie in [0, {n_classes}); it was changed during the call")
-    where = tuple(int(i) for i in bad[0])
-    value = int(target[where])
     at = f" at index {where}" if where else ""
-    raise IndexError(f"target must lie in [0, {n_classes}); got {value}{at}")
+    cure = ""
+    if ignored is None and value in (-1, -100):  # which other libraries ignore
+        cure = f" (ignore_index={value} ignores such rows)"
+    raise IndexError(f"target must lie in [0, {n_classes}); got {value}{at}{cure}")

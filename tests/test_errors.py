@@ -7,8 +7,10 @@ import calls
 import numpy as np
 import pytest
 from calls import CALLS
+from scipy import sparse
 
 import cysoftmax
+from cysoftmax import _checks
 
 X = np.arange(12.0).reshape(3, 4)
 LABELS = np.array([1, 3, 0])
@@ -62,7 +64,53 @@ def test_logits_of_a_wrong_dtype_are_a_type_error(name, dtype):
     fails(TypeError, message, function, x, *arguments[1:])
 
 
-@pytest.mark.parametrize("value", [None, "a", {}, {1.0}, lambda: 0])
+# What NumPy makes an array without dimensions of.
+NO_SEQUENCES = [{}, {1.0}, frozenset(), {}.keys(), {1: 2}.values(), (i for i in ()), map(int, "1")]
+
+
+@calls.each_call()
+def test_a_set_a_dict_or_a_generator_is_a_type_error_as_any_array(call):
+    given = calls.inputs(call, (6, 5), float, "all") | call.of_rows
+    names = {"logits": call.logits, "second": "v" if call.second == "vector" else "target"}
+    for name, value in product(calls.arrays_of(given), NO_SEQUENCES):
+        expected = "an array or a list"
+        if name == "class_weight" and isinstance(value, dict):
+            expected = "one number for each class, in order"
+        message = (
+            rf"^{names.get(name, name)} must (be|hold) {expected}; got .*{type(value).__name__}"
+        )
+        with pytest.raises(TypeError, match=message):
+            call(given | {name: value})
+
+
+@calls.each_call()
+def test_a_sparse_matrix_in_place_of_an_array_is_a_type_error_that_says_what_to_do(call):
+    given = calls.inputs(call, (6, 5), float, "all") | call.of_rows
+    names = {"logits": call.logits, "second": "v"}
+    for name in calls.arrays_of(given):
+        if name == "second" and call.second != "vector":
+            continue  # a target may be sparse
+        message = rf"^{names.get(name, name)} must be an array; got csr_array \(\.toarray\(\)"
+        with pytest.raises(TypeError, match=message):
+            call(given | {name: sparse.csr_array(np.ones((6, 5)))})
+
+
+@calls.each_call()
+def test_a_bfloat16_tensor_of_pytorch_is_a_type_error_that_says_what_to_do(call):
+    class Tensor:  # as far as it matters
+        dtype = "torch.bfloat16"
+
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    given = calls.inputs(call, (6, 5), float, "all") | call.of_rows
+    for name in calls.arrays_of(given):
+        message = r" must be an array; got Tensor: .*BFloat16 \(\.float\(\) converts it\)$"
+        with pytest.raises(TypeError, match=message):
+            call(given | {name: Tensor()})
+
+
+@pytest.mark.parametrize("value", [None, "a", lambda: 0])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_logits_that_are_no_array_are_a_type_error(name, value):
     function, arguments, argument = FUNCTIONS[name]
@@ -186,7 +234,7 @@ def test_labels_of_a_wrong_dtype_are_a_type_error(name, dtype):
     target = LABELS.astype(dtype)
     message = (
         "target must hold integers if it holds class indices (one dimension less than logits); "
-        f"got dtype {target.dtype}"
+        f"got dtype {target.dtype}{' (.astype(int) converts it)' * (target.dtype.kind == 'f')}"
     )
     fails(TypeError, message, FUNCTIONS[name][0], X.copy(), target)
 
@@ -210,7 +258,7 @@ def test_distributions_of_a_wrong_dtype_are_a_type_error(name, dtype):
 def test_a_target_of_a_wrong_shape_is_a_value_error(name, shape, dtype):
     message = (
         f"target must have shape (3,) (class indices) or (3, 4) (a distribution); got {shape}, "
-        "with axis=1"
+        f"with axis=1{' (axis=0 would fit)' * (shape == (4,))}"
     )
     fails(ValueError, message, FUNCTIONS[name][0], X.copy(), np.zeros(shape, dtype))
 
@@ -220,7 +268,7 @@ def test_the_expected_shape_of_a_target_is_that_without_the_axis(name):
     x, target = np.zeros((2, 5, 3)), np.zeros((2, 5), int)
     message = (
         "target must have shape (2, 3) (class indices) or (2, 5, 3) (a distribution); got (2, 5), "
-        "with axis=1"
+        "with axis=1 (axis=2 would fit)"
     )
     fails(ValueError, message, FUNCTIONS[name][0], x, target, axis=1)
 
@@ -231,8 +279,34 @@ def test_a_label_out_of_range_is_an_index_error(name, bad):
     function, arguments = copies(name)
     arguments[1][1:] = bad, bad - 1
     message = f"target must lie in [0, 4); got {bad} at index (1,)"
-    fails(IndexError, message, function, *arguments)
-    fails(IndexError, f"target must lie in [0, 4); got {bad}", function, arguments[0][0], bad)
+    cure = " (ignore_index=-1 ignores such rows)" * (bad == -1)
+    fails(IndexError, message + cure, function, *arguments)
+    message = f"target must lie in [0, 4); got {bad}"
+    fails(IndexError, message + cure, function, arguments[0][0], bad)
+
+
+@pytest.mark.parametrize("label", [-1, -100])
+@pytest.mark.parametrize("name", TARGETED)
+def test_the_message_of_a_label_that_others_ignore_names_ignore_index(name, label):
+    function, arguments = copies(name)
+    arguments[1][2] = label
+    message = f"target must lie in [0, 4); got {label} at index (2,)"
+    cure = f" (ignore_index={label} ignores such rows)"
+    fails(IndexError, message + cure, function, *arguments)
+    if "ignore_index" in calls.FUNCTIONS[name].options:
+        fails(IndexError, message, function, *arguments, ignore_index=-101 - label)
+
+
+def test_a_label_that_becomes_good_while_its_error_is_raised_is_not_named():
+    class Changing(np.ndarray):
+        """Bad in every comparison of the whole array, and good when it is read alone."""
+
+        def __lt__(self, other):
+            return np.ones(self.shape, bool)
+
+    labels = LABELS.view(Changing)
+    with pytest.raises(IndexError, match=r"^target must lie in \[0, 4\); it was changed during"):
+        _checks.raise_bad_label(labels, 4, None)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0)])
@@ -273,7 +347,7 @@ def test_a_wrong_reduction_is_a_value_error(name, reduction):
     fails(ValueError, message, function, *arguments, reduction=reduction)
 
 
-@pytest.mark.parametrize("scale", ["2", None, 1j, True, np.True_, np.array(1j), {}, np.array("2")])
+@pytest.mark.parametrize("scale", ["2", None, 1j, True, np.True_, np.array(1j), np.array("2")])
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_a_scale_that_is_no_real_number_is_a_type_error(name, scale):
     function, arguments = copies(name)

@@ -17,7 +17,12 @@ from cases import (
 )
 from scipy import sparse
 
-from cysoftmax import cross_entropy, cross_entropy_with_grad
+from cysoftmax import (
+    cross_entropy,
+    cross_entropy_grad_hess,
+    cross_entropy_with_grad,
+    row_stats,
+)
 
 KINDS = [sparse.csr_array, sparse.csr_matrix]
 SHAPES = [(20, 7), (18, 33), (5, 130), (3, 1100), (2, 70_000)]
@@ -268,6 +273,52 @@ def test_parts_of_different_lengths_are_an_error(function):
     target = sparse.csr_array(np.ones((4, 4)))
     target.indptr = target.indptr[:-1]
     fails((ValueError, IndexError), "target", function, np.zeros((4, 4)), target)
+
+
+class Rows:
+    """A matrix in CSR format that is not SciPy's."""
+
+    format = "csr"
+
+    def __init__(self, **parts):
+        matrix = sparse.csr_array(np.eye(4))
+        self.shape = matrix.shape
+        self.data, self.indices, self.indptr = matrix.data, matrix.indices, matrix.indptr
+        self.__dict__.update(parts)
+
+    def tocsr(self):
+        return self
+
+
+@pytest.mark.parametrize("function", [*LOSSES, cross_entropy_grad_hess, row_stats])
+def test_whatever_has_the_parts_of_a_csr_matrix_is_a_target(function):
+    x = some_logits((4, 4))
+    want = function(x, np.eye(4))
+    for index in np.int8, np.uint64:
+        rows = Rows()
+        rows.indices, rows.indptr = rows.indices.astype(index), rows.indptr.astype(index)
+        np.testing.assert_equal(function(x, rows), want)
+        rows.indices, rows.indptr = rows.indices.tolist(), rows.indptr.tolist()
+        np.testing.assert_equal(function(x, rows), want)
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32, bool, object])
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+@pytest.mark.parametrize("function", [*LOSSES, cross_entropy_grad_hess, row_stats])
+def test_indices_that_are_no_integers_are_a_type_error(function, part, dtype):
+    target = Rows(**{part: getattr(Rows(), part).astype(dtype)})
+    message = rf"^target's {part} must be integers; got dtype {np.dtype(dtype)}$"
+    fails(TypeError, message, function, np.zeros((4, 4)), target)
+
+
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+@pytest.mark.parametrize("function", [*LOSSES, cross_entropy_grad_hess, row_stats])
+def test_parts_that_are_masked_or_of_two_dimensions_are_an_error(function, part):
+    array = getattr(Rows(), part)
+    fails(TypeError, rf"^target's {part} must have no mask", function, np.zeros((4, 4)),
+          Rows(**{part: np.ma.masked_array(array)}))  # fmt: skip
+    fails(ValueError, rf"^target's {part} must have one dimension; got shape", function,
+          np.zeros((4, 4)), Rows(**{part: array[:, None]}))  # fmt: skip
 
 
 # ---------------------------------------------------------------- SciPy stays optional

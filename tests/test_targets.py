@@ -368,6 +368,8 @@ def test_a_bad_label_is_named_with_its_position_value_and_range(
         labels[place] = value
     value = labels[first]
     message = f"target must lie in [0, {n_classes}); got {value} at index {first}"
+    if value == -1:
+        message += " (ignore_index=-1 ignores such rows)"
     with pytest.raises(IndexError, match="^" + re.escape(message) + "$"):
         function(logits, labels, axis=axis)
     more = {"reduction": "none"} if function in LOSSES else {}

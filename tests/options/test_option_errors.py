@@ -48,8 +48,9 @@ WRONG_VALUES = {
 }  # fmt: skip
 WRONG_KINDS = {
     "class_weight": [(np.ones(4, bool), "bool"), (np.ones(4, complex), "complex128"),
-                     (np.ones(4, object), "object"), (["a"] * 4, "U1"), ("abcd", "str|U4"),
-                     ({}, "dict|object"), (MASKED, "mask")],
+                     (np.ones(4, object), "object"), (["a"] * 4, "U1"), ("abcd", "'abcd'"),
+                     ("balanced", "'balanced'"), ({0: 1, 1: 2, 2: 1, 3: 1}, "a dict"),
+                     (MASKED, "mask")],
     "sample_weight": [(np.ones(3, complex), "complex128"), (np.ones(3, "M8[s]"), "datetime64"),
                       (np.ones(3, object), "object"), (["a"] * 3, "U1"), ("a", "str|U1"),
                       (MASKED[:3], "mask")],
