@@ -161,7 +161,8 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     Returns
     -------
     ndarray
-        In nats, of the dtype of `x` (float64 for integers) and the shape of `x` without `axis`.
+        In nats, of the shape of `x` without `axis`.
+        {row_dtype}
         For 1-D `x` it is a 0-dimensional array.
 
     Raises
@@ -227,16 +228,17 @@ def cross_entropy(
     {where}
     {reduction}
     out : ndarray, optional
-        With ``reduction="none"``, an array that receives the losses. It must have the dtype of
-        the logits (float64 for integers) and their shape without `axis`.
+        With ``reduction="none"``, an array that receives the losses. It must have their shape
+        and dtype.
     {n_threads}
 
     Returns
     -------
     float or ndarray
-        The loss in nats. For "mean" and "sum" a float, computed in float64; for "none" an array
-        of the dtype of the logits (float64 for integers) and of their shape without `axis`. The
-        mean is NaN if there are no rows, or if all rows are ignored.
+        The loss in nats. For "mean" and "sum" a float, computed in float64; the mean is NaN if
+        there are no rows, or if all rows are ignored. For "none" an array of the shape of the
+        logits without `axis`.
+        {row_dtype}
 
     Raises
     ------
@@ -406,9 +408,10 @@ def cross_entropy_with_grad(
     CrossEntropy
         A named tuple of `loss` and `grad`.
     loss : float or ndarray
-        The loss in nats. For "mean" and "sum" a float, computed in float64; for "none" an array
-        of the dtype of the logits (float64 for integers) and of their shape without `axis`. The
-        mean is NaN if there are no rows, or if all rows are ignored.
+        The loss in nats. For "mean" and "sum" a float, computed in float64; the mean is NaN if
+        there are no rows, or if all rows are ignored. For "none" an array of the shape of the
+        logits without `axis`.
+        {row_dtype}
     grad : ndarray
         The gradient, of the shape, dtype (float64 for integers) and memory layout of the
         logits. It is zero if all rows are ignored.
@@ -567,8 +570,9 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     Returns
     -------
     RowStats
-        A named tuple of the six arrays below. Each has the shape of the logits without `axis`;
-        the dtype is that of the logits (float64 for integers), except for `argmax`.
+        A named tuple of the six arrays below. Each has the shape and memory layout of the
+        logits without `axis`. Their dtype is float32 for logits of float32, float16 or
+        bfloat16, otherwise float64, except for `argmax`.
     logsumexp
         The logsumexp of ``logits / temperature``, in nats.
     loss
@@ -590,10 +594,10 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     Notes
     -----
     The mean loss, ``loss.mean(dtype=np.float64)``, is the cross-entropy in nats, and its
-    exponential is the perplexity. (Without the dtype, NumPy adds up bfloat16 numbers in
-    bfloat16.) ``(argmax == labels).mean()`` is the accuracy of the predictions; compared with
-    the mean of `max_prob`, it shows how well the model is calibrated. Rows that are padding
-    must be left out by the caller: ``row_stats(logits[real], labels[real])``.
+    exponential is the perplexity. ``(argmax == labels).mean()`` is the accuracy of the
+    predictions; compared with the mean of `max_prob`, it shows how well the model is
+    calibrated. Rows that are padding must be left out by the caller:
+    ``row_stats(logits[real], labels[real])``.
 
     Accuracy: the errors of `loss` and `logsumexp` have the bounds of `cross_entropy` and
     `logsumexp`. The error of `max_prob` and of the probability of a label is at most 3 ulp (4

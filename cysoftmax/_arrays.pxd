@@ -16,5 +16,5 @@ cdef cnp.ndarray native(cnp.ndarray array, cnp.dtype dtype)
 cdef cnp.ndarray class_last(cnp.ndarray array, int axis)
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b) except -1
 cdef copy_if_overlapping(array, out, bint by_row=*)
-cdef cnp.ndarray workspace(cnp.ndarray like, out)
+cdef cnp.ndarray workspace(cnp.ndarray like, cnp.dtype dtype, out)
 cdef copy_to_out(cnp.ndarray work, out)

@@ -6,6 +6,7 @@ and which values it may have, is in _checks.pyx.
 """
 
 cimport numpy as cnp
+from cpython.ref cimport Py_INCREF
 
 from collections.abc import Iterator, Mapping, Set, ValuesView
 
@@ -16,7 +17,7 @@ from cysoftmax._core import DefaultMode
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    # A new array with the shape and layout of `prototype`, and its dtype if `dtype` is NULL.
+    # A new array with the shape and layout of `prototype`. Takes a reference to `dtype`.
     cnp.ndarray PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype,
                                      int subok)
 
@@ -39,7 +40,8 @@ cdef bint is_half(cnp.dtype dtype) except -1:
 
 
 cdef cnp.dtype compute_dtype(cnp.dtype dtype):
-    """Return the dtype that logits of ``dtype`` are computed in: float32 or float64."""
+    """Return the dtype that logits of ``dtype`` are computed in: float32 or float64. Results with
+    one number for each row have it, too."""
     return DOUBLE if dtype.itemsize == 8 else FLOAT
 
 
@@ -192,13 +194,15 @@ cdef copy_if_overlapping(array, out, bint by_row=True):
     return array.copy() if overlap(array, out) else array
 
 
-cdef cnp.ndarray workspace(cnp.ndarray like, out):
-    """Return the array for the core to write: ``out`` if possible, or a new one like ``like``."""
+cdef cnp.ndarray workspace(cnp.ndarray like, cnp.dtype dtype, out):
+    """Return the array for the core to write: ``out`` if it has that dtype and is aligned, or a new
+    one with the shape and layout of ``like``."""
     if out is not None:
         out = np.asarray(out)
-        if out.dtype == like.dtype and cnp.PyArray_ISALIGNED(out):
+        if out.dtype == dtype and cnp.PyArray_ISALIGNED(out):
             return out
-    return PyArray_NewLikeArray(like, cnp.NPY_KEEPORDER, NULL, False)
+    Py_INCREF(dtype)  # NumPy takes this reference
+    return PyArray_NewLikeArray(like, cnp.NPY_KEEPORDER, <void *>dtype, False)
 
 
 cdef copy_to_out(cnp.ndarray work, out):

@@ -42,7 +42,7 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
     check_options(options, x, along, None)
     if out is not None:
         check_out(out, shape_of(x), x.descr)
-    work = workspace(x, out)
+    work = workspace(x, x.descr, out)
     if x.size:
         x, last_work = class_last(x, along), class_last(work, along)
         if out is not None:
@@ -53,7 +53,7 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
 
 
 cdef cnp.ndarray one_class(cnp.ndarray x, int axis):
-    """Return an array with the shape, dtype and layout of one class of x; its values are unused."""
+    """Return an array with the shape and layout of one class of x; nothing else of it is used."""
     if x.shape[axis]:
         return class_last(x, axis)[..., 0]
     return np.empty(shape_without(x, axis), x.dtype)
@@ -64,6 +64,7 @@ def logsumexp(logits, axis, keepdims, where, out, n_threads):
     cdef cnp.ndarray x = check_logits(logits)
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray work
+    cdef cnp.dtype dtype = compute_dtype(x.descr)
     n_threads = check_threads(n_threads)
     options = make_options(where=where)
     check_options(options, x, along, None)
@@ -71,9 +72,9 @@ def logsumexp(logits, axis, keepdims, where, out, n_threads):
     given = out
     if out is not None:
         shape = shape_of(x)
-        check_out(out, shape[:along] + (1,) * keep + shape[along + 1:], x.descr)
+        check_out(out, shape[:along] + (1,) * keep + shape[along + 1:], dtype)
         given = np.asarray(out).squeeze(along) if keep else out
-    work = workspace(rows, given)
+    work = workspace(rows, dtype, given)
     if x.size:
         x = class_last(x, along)
         if out is not None:
@@ -125,6 +126,7 @@ cdef tuple loss_and_derivatives(
     cdef cnp.ndarray x = check_logits(logits, "logits")
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray rows
+    cdef cnp.dtype dtype = compute_dtype(x.descr)  # of the losses
     n_threads = check_threads(n_threads)
     if x.shape[along] == 0:
         raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
@@ -136,18 +138,18 @@ cdef tuple loss_and_derivatives(
     if losses is not None:
         if reduction != "none":
             raise ValueError(f"out is for reduction='none'; got reduction={reduction!r}")
-        check_out(losses, shape_without(x, along), x.descr)
+        check_out(losses, shape_without(x, along), dtype)
     if grad is not None:
         check_out(grad, shape_of(x), x.descr)
     if hess is not None:
         check_out(hess, shape_of(x), x.descr)
     loss_of_each = grad_work = hess_work = None
     if what & LOSS and reduction == "none":
-        loss_of_each = workspace(one_class(x, along), losses)
+        loss_of_each = workspace(one_class(x, along), dtype, losses)
     if what & GRAD:
-        grad_work = workspace(x, grad)
+        grad_work = workspace(x, x.descr, grad)
     if what & VARIANCE:
-        hess_work = workspace(x, hess)
+        hess_work = workspace(x, x.descr, hess)
 
     loss = NAN if reduction == "mean" else 0.0
     if x.size:
@@ -188,10 +190,7 @@ def row_stats(logits, target, axis, where, temperature, n_threads):
     if x.size and not _core.row_stats(class_last(x, along), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[along], options)
     logsumexp, entropy, argmax, max_prob, loss, target_prob = [
-        cast(stats[..., k], np.intp)
-        if k == 2
-        else cast(cast(stats[..., k], compute_dtype(x.dtype)), x.dtype)
-        for k in range(6)
+        cast(stats[..., k], np.intp if k == 2 else compute_dtype(x.descr)) for k in range(6)
     ]
     if target is None:
         loss = target_prob = None
@@ -213,7 +212,7 @@ def softmax_vjp(probabilities, vectors, axis, out, n_threads):
     n_threads = check_threads(n_threads)
     if out is not None:
         check_out(out, shape_of(p), p.descr)
-    work = workspace(p, out)
+    work = workspace(p, p.descr, out)
     if p.size:
         p, v, last_work = class_last(p, along), class_last(v, along), class_last(work, along)
         if out is not None:

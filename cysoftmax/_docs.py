@@ -13,6 +13,8 @@ x : array_like of float32, float64, float16, bfloat16 or integers
     "axis": """\
 axis : int, default -1
         The axis of the classes: one integer.""",
+    "row_dtype": """\
+Its dtype is float32 for logits of float32, float16 or bfloat16, otherwise float64.""",
     "out": """\
 out : ndarray, optional
         An array that receives the result. It must have the shape and dtype of the result, in

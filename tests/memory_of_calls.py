@@ -76,7 +76,7 @@ class Case(NamedTuple):
         about, given = FUNCTIONS[self.function].about, self.result != "new"
         whole = () if given else about.whole
         rows = () if given and not about.whole else about.rows
-        itemsize = np.dtype(self.dtype).itemsize
+        itemsize = max(4, np.dtype(self.dtype).itemsize)
         numbers = sum(8 if name == "argmax" else itemsize for name in rows)
         return len(whole) * self.logits_bytes + numbers * self.n_rows
 
@@ -151,7 +151,7 @@ def prepared(case):
     if case.options:
         given |= some_options(case, x)
     if case.result != "new":
-        like = x if call.about.whole else np.zeros(case.n_rows, x.dtype)
+        like = x if call.about.whole else np.zeros(case.n_rows, np.result_type(x, np.float32))
         places = [np.zeros_like(like) for _ in call.out]
         if case.result == "in place":
             places[0] = x

@@ -5,7 +5,7 @@ Layouts, axes and where results go: test_bits.py and test_overlap.py.
 
 import numpy as np
 import pytest
-from calls import back, each_call, inputs, laid_out, moved
+from calls import back, each_call, inputs, laid_out, moved, room_for
 from cases import (
     INTEGER,
     LAYOUTS,
@@ -29,7 +29,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @each_call()
-def test_the_results_have_the_dtype_of_the_logits(call, dtype):
+def test_results_have_the_dtype_of_the_logits_and_of_sixteen_bits_rows_have_float32(call, dtype):
     dtype = dtype_of(dtype)
     for name, result in call(inputs(call, (5, 4), dtype, "all") | call.of_rows).items():
         assert type(result) is np.ndarray
@@ -37,7 +37,27 @@ def test_the_results_have_the_dtype_of_the_logits(call, dtype):
             assert result.dtype == np.intp
         elif name in call.about.whole or dtype.itemsize > 2:
             assert result.dtype == dtype
+        else:
+            assert result.dtype == np.float32
         assert result.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@each_call(lambda call: call.out and not call.about.whole)
+def test_an_out_for_rows_of_sixteen_bits_must_be_float32(call, dtype):
+    dtype = dtype_of(dtype)
+    given = inputs(call, (6, 5), dtype, "all") | call.of_rows
+    want = call(given)
+    out, places = room_for(call, want)
+    assert out.dtype == np.float32
+    assert call(given, out=out)[call.out[0]] is out
+    assert_same_results(places, want)
+    for wrong in dtype, np.float64:
+        out = np.full(6, 77, wrong)
+        message = rf"^out must have dtype float32; got {np.dtype(wrong)}$"
+        with pytest.raises(TypeError, match=message):
+            call(given, out=out)
+        assert (out == 77).all()
 
 
 @pytest.mark.parametrize("dtype", INTEGER)

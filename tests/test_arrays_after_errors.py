@@ -43,7 +43,8 @@ def places(call, given):
         yield {"out": room_for(call, want, layout)[0]}
     logits = given["logits"].copy()
     if not call.about.whole:
-        yield {"logits": logits.copy(), "out": None}  # below: its first column
+        if logits.dtype.itemsize > 2:  # otherwise the results are of another dtype
+            yield {"logits": logits, "out": None}  # below: its first column
     else:
         other = room_for(call, want)[0]
         yield {"logits": logits, "out": (logits, other[1]) if isinstance(other, tuple) else logits}

@@ -35,9 +35,9 @@ def every_function(x, options=(), **more):
 
 
 def assert_rounded_once(got, want, half):
-    """Arrays are those of float32, rounded; numbers and integers are the same."""
+    """Arrays with an entry for each logit are those of float32, rounded; all else is the same."""
     for name, exact in want.items():
-        if isinstance(exact, float) or exact.dtype == np.intp:
+        if np.ndim(exact) < 2:
             assert_same_bits(got[name], exact, name)
         else:
             assert exact.dtype == np.float32, name
@@ -160,7 +160,7 @@ def test_every_value_can_be_a_result(half, isa):
         x[:, -1] = values
         for logits in x, np.asfortranarray(x):
             got = cysoftmax.logsumexp(logits)
-            assert got.dtype == half
+            assert got.dtype == np.float32
             np.testing.assert_array_equal(cast(got, np.float32), cast(values, np.float32))
 
 
@@ -183,12 +183,12 @@ def test_infinities_and_nan_are_those_of_float32(half, isa):
             assert_rounded_once(every_function(logits), every_function(x.astype(np.float32)), half)
 
 
-def test_sums_beyond_the_largest_number_are_inf(isa):
+def test_a_loss_may_be_beyond_the_largest_number_of_float16(isa):
     x = np.full((20, 5), 65504, np.float16)
     x[:, 1:] = -65504
-    assert_same_bits(cysoftmax.logsumexp(x), np.full(20, 65504, np.float16))
+    assert_same_bits(cysoftmax.logsumexp(x), np.full(20, 65504, np.float32))
     loss = cysoftmax.cross_entropy(x, np.ones(20, int), reduction="none")
-    assert (loss == np.inf).all()
+    assert_same_bits(loss, np.full(20, 2 * 65504, np.float32))
     assert cysoftmax.cross_entropy(x, np.ones(20, int)) == 2 * 65504
 
 
@@ -204,7 +204,7 @@ def test_no_rows_and_no_classes_are_accepted(half):
     assert cysoftmax.softmax(np.empty((0, 4), half)).dtype == half
     assert cysoftmax.softmax(np.empty((4, 0), half)).shape == (4, 0)
     lse = cysoftmax.logsumexp(np.empty((4, 0), half))
-    assert_same_bits(lse, np.full(4, -np.inf, half))
+    assert_same_bits(lse, np.full(4, -np.inf, np.float32))
     loss, grad = cysoftmax.cross_entropy_with_grad(np.empty((0, 4), half), np.empty(0, int))
     assert np.isnan(loss)
     assert grad.dtype == half
