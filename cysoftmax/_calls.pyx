@@ -10,7 +10,8 @@ from libc.math cimport NAN
 
 from cysoftmax cimport _core
 from cysoftmax._arrays cimport (
-    class_last, compute_dtype, copy_if_overlapping, copy_to_out, shape_of, shape_without, workspace)
+    DOUBLE, class_last, compute_dtype, copy_if_overlapping, copy_to_out, shape_of, shape_without,
+    workspace)
 from cysoftmax._checks cimport (
     check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
     copy_overlapping_options)
@@ -20,6 +21,7 @@ import numpy as np
 
 from cysoftmax._arrays import cast
 from cysoftmax._checks import check_pair, make_options, raise_bad_label
+from cysoftmax._core import DefaultMode
 
 cnp.import_array()
 
@@ -186,12 +188,17 @@ def row_stats(logits, target, axis, where, temperature, n_threads):
         target, _ = check_target(target, x, along)
     options = make_options(temperature=temperature, where=where)
     check_options(options, x, along, None)
-    stats = np.empty((*shape_without(x, along), 6))
+    # The layout of one class of x, with the six numbers of a row side by side.
+    rows = one_class(x, along)
+    like = np.broadcast_to(rows[..., None], (*shape_of(rows), 6))
+    stats = workspace(like, DOUBLE, None)
     if x.size and not _core.row_stats(class_last(x, along), target, stats, options, n_threads):
         raise_bad_label(target, x.shape[along], options)
-    logsumexp, entropy, argmax, max_prob, loss, target_prob = [
-        cast(stats[..., k], np.intp if k == 2 else compute_dtype(x.descr)) for k in range(6)
-    ]
+    dtype = compute_dtype(x.descr)
+    with DefaultMode(), np.errstate(all="ignore"):  # numbers beyond the range become infinite
+        logsumexp, entropy, argmax, max_prob, loss, target_prob = [
+            stats[..., k].astype(np.intp if k == 2 else dtype, order="K") for k in range(6)
+        ]
     if target is None:
         loss = target_prob = None
     return logsumexp, loss, entropy, argmax, max_prob, target_prob
