@@ -144,6 +144,7 @@ def row_stats(
     /,
     *,
     axis: int = -1,
+    ignore_index: int | None = None,
     where: ArrayLike | None = None,
     temperature: float = 1.0,
     n_threads: int | None = None,

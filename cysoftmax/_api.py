@@ -550,7 +550,17 @@ def cross_entropy_grad_hess(
 
 
 @documented
-def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n_threads=None):
+def row_stats(
+    logits,
+    target=None,
+    /,
+    *,
+    axis=-1,
+    ignore_index=None,
+    where=None,
+    temperature=1.0,
+    n_threads=None,
+):
     """
     Return six statistics of each row.
 
@@ -563,6 +573,10 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     {logits}
         The target may be None; `loss` and `target_prob` are then None.
     {axis}
+    ignore_index : int, optional
+        Rows with this label have `loss` 0 and `target_prob` 0; it may lie in [0, n_classes) or
+        not. The other statistics of such a row do not need the label, and are those of its
+        logits. It is for targets that are class indices. By default no label is ignored.
     {where}
     {temperature}
     {n_threads}
@@ -576,7 +590,8 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     logsumexp
         The logsumexp of ``logits / temperature``, in nats.
     loss
-        The loss, in nats, as returned by `cross_entropy` with ``reduction="none"``.
+        The loss, in nats, as returned by `cross_entropy` with ``reduction="none"``. It is 0 in
+        a row whose label is `ignore_index`.
     entropy
         The entropy in nats, with ``0 log 0 = 0``.
     argmax
@@ -585,7 +600,8 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     max_prob
         The largest probability.
     target_prob
-        The probability of the label; for a distribution the sum of ``target * P``.
+        The probability of the label; for a distribution the sum of ``target * P``. It is 0 in
+        a row whose label is `ignore_index`.
 
     Raises
     ------
@@ -596,8 +612,8 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     The mean loss, ``loss.mean(dtype=np.float64)``, is the cross-entropy in nats, and its
     exponential is the perplexity. ``(argmax == labels).mean()`` is the accuracy of the
     predictions; compared with the mean of `max_prob`, it shows how well the model is
-    calibrated. Rows that are padding must be left out by the caller:
-    ``row_stats(logits[real], labels[real])``.
+    calibrated. Rows that are ignored count in such means, with a loss of 0: leave them out, as
+    in ``loss[labels != ignore_index]``.
 
     Accuracy: the errors of `loss` and `logsumexp` have the bounds of `cross_entropy` and
     `logsumexp`. The error of `max_prob` and of the probability of a label is at most 3 ulp (4
@@ -619,7 +635,8 @@ def row_stats(logits, target=None, /, *, axis=-1, where=None, temperature=1.0, n
     >>> print(f"perplexity {{np.exp(stats.loss.mean()):.6f}}")
     perplexity 2.828427
     """
-    return RowStats(*_calls.row_stats(logits, target, axis, where, temperature, n_threads))
+    options = make_options(ignore_index=ignore_index, where=where, temperature=temperature)
+    return RowStats(*_calls.row_stats(logits, target, axis, options, n_threads))
 
 
 @documented

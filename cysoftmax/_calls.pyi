@@ -63,7 +63,7 @@ def cross_entropy_grad_hess(
     n_threads: Any,
 ) -> tuple[_Array, _Array]: ...
 def row_stats(
-    logits: Any, target: Any, axis: Any, where: Any, temperature: Any, n_threads: Any
+    logits: Any, target: Any, axis: Any, options: Any, n_threads: Any
 ) -> tuple[_Array, _Array | None, _Array, _Array, _Array, _Array | None]: ...
 def softmax_vjp(
     probabilities: Any, vectors: Any, axis: Any, out: Any, n_threads: Any

@@ -178,16 +178,16 @@ cdef tuple loss_and_derivatives(
     )
 
 
-def row_stats(logits, target, axis, where, temperature, n_threads):
+def row_stats(logits, target, axis, options, n_threads):
     cdef cnp.ndarray x = check_logits(logits, "logits")
     cdef int along = check_axis(axis, x.ndim)
     n_threads = check_threads(n_threads)
     if x.shape[along] == 0:
         raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
+    labels = False
     if target is not None:
-        target, _ = check_target(target, x, along)
-    options = make_options(temperature=temperature, where=where)
-    check_options(options, x, along, None)
+        target, labels = check_target(target, x, along)
+    check_options(options, x, along, target if labels else None)
     # The layout of one class of x, with the six numbers of a row side by side.
     rows = one_class(x, along)
     like = np.broadcast_to(rows[..., None], (*shape_of(rows), 6))

@@ -43,7 +43,12 @@ FUNCTIONS = {
     "cross_entropy_grad_hess": Function(
         ("class_weight", "sample_weight"), ("grad", "hess"), (), TARGETS
     ),
-    "row_stats": Function(("temperature", "where"), (), cysoftmax.RowStats._fields, ("", *TARGETS)),
+    "row_stats": Function(
+        ("ignore_index", "temperature", "where"),
+        (),
+        cysoftmax.RowStats._fields,
+        ("", *TARGETS),
+    ),
     "softmax_vjp": Function((), ("vjp",), (), ("vector",)),
 }
 OPTIONS = sorted({option for function in FUNCTIONS.values() for option in function.options})
@@ -72,7 +77,7 @@ class Call(NamedTuple):
     @property
     def takes(self):
         """The options that this call may have."""
-        if self.second in ("labels", "vector", ""):
+        if self.second == "labels":
             return self.about.options
         return tuple(name for name in self.about.options if name != "ignore_index")
 

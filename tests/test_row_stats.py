@@ -119,6 +119,45 @@ def test_the_loss_is_that_of_cross_entropy(shape, dtype, isa):
             assert_same_bits(row_stats(x, target, **options).loss, want)
 
 
+# ---------------------------------------------------------------- ignore_index
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("shape", [(40, 5), (40, 50), (6, 1100), (3, 70_000)])
+def test_an_ignored_row_has_loss_zero_and_all_else_of_its_logits(shape, dtype, isa):
+    x, where = some_logits(shape, dtype), some_mask(shape)
+    labels = some_labels(shape[0], shape[1])
+    ignored = np.arange(shape[0]) % 3 == 1
+    y = np.where(ignored, -7, labels)
+    for options in {}, {"where": where}, {"temperature": 0.7}:
+        for n_threads in 1, 2:
+            got = row_stats(x, y, ignore_index=-7, n_threads=n_threads, **options)
+            want = row_stats(x, labels, **options)
+            want.loss[ignored] = want.target_prob[ignored] = 0
+            assert_same_stats(got, want, f"{list(options)}")
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("n_classes", [4, 40, 1100])
+def test_an_ignored_row_of_nan_has_loss_zero(n_classes, dtype, isa):
+    x, labels = some_logits((20, n_classes), dtype), np.zeros(20, np.int8)
+    x[3, 1], x[4], labels[3], labels[4] = np.nan, -np.inf, 2, 2
+    got = row_stats(x, labels, ignore_index=2)
+    np.testing.assert_array_equal(got.loss[3:5], 0)
+    np.testing.assert_array_equal(got.target_prob[3:5], 0)
+    np.testing.assert_array_equal(got.logsumexp[3:5], [np.nan, -np.inf])
+    np.testing.assert_array_equal(got.argmax[3:5], [1, 0])
+    assert np.isnan(got.entropy[3:5]).all()
+    assert np.isfinite(np.delete(got, [3, 4], 1)).all()
+
+
+def test_without_labels_ignore_index_has_no_meaning():
+    x = some_logits((3, 4))
+    for target in None, np.eye(3, 4), sparse.csr_array(np.eye(3, 4)):
+        with pytest.raises(ValueError, match=r"^ignore_index must be None unless .*; got -100$"):
+            row_stats(x, target, ignore_index=-100)
+
+
 # ---------------------------------------------------------------- argmax
 
 
