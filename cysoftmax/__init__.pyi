@@ -135,6 +135,9 @@ def cross_entropy_grad_hess(
     axis: int = -1,
     class_weight: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    where: ArrayLike | None = None,
     out: tuple[_Real, _Real] | None = None,
     n_threads: int | None = None,
 ) -> GradHess: ...

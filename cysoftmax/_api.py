@@ -223,7 +223,8 @@ def cross_entropy(
     {class_weight}
     {sample_weight}
     {ignore_index}
-    {smoothing}
+    {label_smoothing}
+    {z_loss}
     {temperature}
     {where}
     {reduction}
@@ -313,7 +314,8 @@ def cross_entropy_grad(
     {class_weight}
     {sample_weight}
     {ignore_index}
-    {smoothing}
+    {label_smoothing}
+    {z_loss}
     {temperature}
     {where}
     {reduction}
@@ -393,7 +395,8 @@ def cross_entropy_with_grad(
     {class_weight}
     {sample_weight}
     {ignore_index}
-    {smoothing}
+    {label_smoothing}
+    {z_loss}
     {temperature}
     {where}
     {reduction}
@@ -475,14 +478,17 @@ def cross_entropy_grad_hess(
     axis=-1,
     class_weight=None,
     sample_weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    where=None,
     out=None,
     n_threads=None,
 ):
     """
     Return the gradient and the Hessian's diagonal of the summed cross-entropy, for boosting.
 
-    For a row with softmax P, let A be its target times `class_weight` and `sample_weight`, and
-    w the sum of A. Then ``grad = w P - A`` and ``hess = w P (1 - P)``.
+    For a row with softmax P, let A be its target after `label_smoothing`, times `class_weight`
+    and `sample_weight`, and a the sum of A. Then ``grad = a P - A`` and ``hess = a P (1 - P)``.
 
     Parameters
     ----------
@@ -492,6 +498,9 @@ def cross_entropy_grad_hess(
         ``axis=0`` of a C array (n_classes, n_rows), which is read and written without a copy.
     {class_weight}
     {sample_weight}
+    {ignore_index}
+    {label_smoothing}
+    {where}
     out : pair of ndarrays, optional
         Arrays that receive the gradient and the Hessian's diagonal. Each must have the shape
         and dtype of the logits (float64 for integers), in any layout. One of them may be the
@@ -503,7 +512,7 @@ def cross_entropy_grad_hess(
     GradHess
         A named tuple of `grad` and `hess`, both of the shape, dtype (float64 for integers) and
         memory layout of the logits. They are derivatives of the sum of the losses of the rows,
-        not of their mean.
+        not of their mean. Both are 0 in an ignored row and where `where` is False.
 
     Raises
     ------
@@ -542,11 +551,14 @@ def cross_entropy_grad_hess(
     >>> hess
     array([[0.109375, 0.1875  , 0.234375]])
     """
-    return GradHess(
-        *_calls.cross_entropy_grad_hess(
-            logits, target, axis, class_weight, sample_weight, out, n_threads
-        )
+    options = make_options(
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        where=where,
     )
+    return GradHess(*_calls.cross_entropy_grad_hess(logits, target, axis, options, out, n_threads))
 
 
 @documented

@@ -57,8 +57,7 @@ def cross_entropy_grad_hess(
     logits: Any,
     target: Any,
     axis: Any,
-    class_weight: Any,
-    sample_weight: Any,
+    options: Any,
     out: Any,
     n_threads: Any,
 ) -> tuple[_Array, _Array]: ...

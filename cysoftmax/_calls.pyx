@@ -107,9 +107,8 @@ def cross_entropy_with_grad(logits, target, axis, options, reduction, scale, out
         n_threads)[:2]
 
 
-def cross_entropy_grad_hess(logits, target, axis, class_weight, sample_weight, out, n_threads):
+def cross_entropy_grad_hess(logits, target, axis, options, out, n_threads):
     grad, hess = check_pair(out)
-    options = make_options(class_weight=class_weight, sample_weight=sample_weight)
     return loss_and_derivatives(
         GRAD | VARIANCE, logits, target, axis, options, "sum", 1.0, None, grad, hess,
         n_threads)[1:]

@@ -52,11 +52,12 @@ ignore_index : int, optional
         targets that are class indices. An ignored row has loss 0, weight 0 and a gradient of
         exact zeros, even if its logits are NaN. By default no label is ignored (PyTorch:
         -100).""",
-    "smoothing": """\
+    "label_smoothing": """\
 label_smoothing : float, default 0.0
         The part of the target, from 0 to 1, that is spread evenly over the K classes of the
-        row that `where` does not mask, before `class_weight` is applied.
-    z_loss : float, default 0.0
+        row that `where` does not mask, before `class_weight` is applied.""",
+    "z_loss": """\
+z_loss : float, default 0.0
         A number, finite and >= 0. ``z_loss * w * logsumexp(logits / temperature)**2``, with w
         the weight of the row, is added to the loss of each row. In training this keeps the sums
         of exponentials near 1.""",

@@ -41,7 +41,10 @@ FUNCTIONS = {
         (*LOSS_OPTIONS, "scale"), ("grad",), ("loss",), TARGETS, True
     ),
     "cross_entropy_grad_hess": Function(
-        ("class_weight", "sample_weight"), ("grad", "hess"), (), TARGETS
+        ("class_weight", "sample_weight", "ignore_index", "label_smoothing", "where"),
+        ("grad", "hess"),
+        (),
+        TARGETS,
     ),
     "row_stats": Function(
         ("ignore_index", "temperature", "where"),

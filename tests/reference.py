@@ -131,7 +131,7 @@ class Rows(NamedTuple):
     weight: np.ndarray
     grad: np.ndarray
     grad_size: np.ndarray
-    hess: np.ndarray  # w p (1 - p), which is the Hessian's diagonal if the last five are not given
+    hess: np.ndarray  # the Hessian's diagonal, if neither z_loss nor temperature are given
     hess_size: np.ndarray
 
 
@@ -173,7 +173,7 @@ def cross_entropy(
         grad = (pull + push) / temperature
         pushed = s * a + 2 * np.where(z_loss == 0, 0, z_loss * w * np.abs(lse))
         size = np.maximum(pushed * np.maximum(e / total, tiny), s * A) / temperature
-        hess = w * e * others / total**2
+        hess = s * a * e * others / total**2
     keep = where & ~ignored
     return Rows(
         np.where(ignored, 0, loss)[..., 0],
@@ -181,7 +181,7 @@ def cross_entropy(
         np.where(keep, grad, 0),
         np.where(keep, size, 0),
         np.where(keep, hess, 0),
-        np.where(keep, np.maximum(hess, w * tiny), 0),
+        np.where(keep, np.maximum(hess, s * a * tiny), 0),
     )
 
 

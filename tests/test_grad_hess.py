@@ -11,6 +11,7 @@ from cases import (
     one_hot,
     some_labels,
     some_logits,
+    some_mask,
     some_masses,
 )
 from scipy import sparse
@@ -26,8 +27,13 @@ def weights(shape, seed=0):
     return {"class_weight": class_weight, "sample_weight": rng.uniform(0.2, 3, shape[:-1])}
 
 
+def every_option(shape, seed=0):
+    """All options but ignore_index."""
+    return weights(shape, seed) | {"label_smoothing": 0.1, "where": some_mask(shape, seed)}
+
+
 def some_of(options):
-    """Each of the four choices of the two options."""
+    """None of the options, all of them, and each alone."""
     yield {}
     yield options
     for name, value in options.items():
@@ -55,16 +61,20 @@ def test_both_are_within_their_bounds(shape, axis, dtype, isa):
     for spread in 1, 10:
         x = spread * some_logits(shape, dtype)
         labels, masses = some_labels(shape[0], shape[1]), some_masses(shape)
-        for options in some_of(weights(shape)):
+        for options in some_of(every_option(shape)):
             for target, matrix in (labels, one_hot(labels, shape[1])), (masses, masses):
                 rows = reference.cross_entropy(x, matrix, **options)
                 turned = target if target.ndim == 1 else np.moveaxis(target, -1, axis)
                 logits = np.moveaxis(x, -1, axis).copy()
-                got = cross_entropy_grad_hess(logits, turned, axis=axis, **options)
+                more = options
+                if "where" in options:
+                    more = options | {"where": np.moveaxis(options["where"], -1, axis)}
+                got = cross_entropy_grad_hess(logits, turned, axis=axis, **more)
                 grad, hess = (np.moveaxis(a, axis, -1) for a in got)
                 assert_formula(0, grad, 0, rows.grad, rows.grad_size)
                 error = np.abs(hess - rows.hess) / reference.ulp(rows.hess_size, dtype)
                 assert error.max() <= bounds.HESS.on(isa)
+                assert (hess[rows.hess_size == 0] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", REAL)
@@ -85,13 +95,75 @@ def test_the_hessian_keeps_its_accuracy_in_confident_rows(n_classes, dtype, isa)
 @pytest.mark.parametrize("dtype", REAL)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_gradient_is_that_of_the_sum_of_the_losses(shape, dtype, isa):
-    x, options = some_logits(shape, dtype), weights(shape)
+    x, options = some_logits(shape, dtype), every_option(shape)
     labels, masses = some_labels(shape[0], shape[1]), some_masses(shape)
     for target in labels, masses, sparse.csr_array(masses):
         want = cross_entropy_grad(x, target, reduction="sum", **options)
         got = cross_entropy_grad_hess(x, target, **options).grad
         unit = np.finfo(dtype).eps * np.max(np.abs(want), axis=-1, keepdims=True)
         assert (np.abs(got - want) <= 4 * unit).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 40), (20, 3)])
+def test_the_hessian_is_the_second_derivative_of_the_loss(shape, isa):
+    """By differences of the loss of the reference, in long double."""
+    x, h = some_logits(shape), np.longdouble(2) ** -14
+    labels, masses = some_labels(shape[0], shape[1]), some_masses(shape)
+    for options in some_of(every_option(shape)):
+        for matrix in one_hot(labels, shape[1]), masses:
+            if "where" in options:  # otherwise the loss is inf
+                matrix = matrix * options["where"]
+            got = cross_entropy_grad_hess(x, matrix, **options).hess
+            for c in range(shape[1]):
+                step = h * (np.arange(shape[1]) == c)
+                moved = [x.astype(np.longdouble) + k * step for k in (-1, 0, 1)]
+                below, here, above = (loss_of(z, matrix, options) for z in moved)
+                want = (below - 2 * here + above) / h**2
+                np.testing.assert_allclose(got[:, c], want.astype(float), rtol=1e-6, atol=1e-7)
+
+
+def loss_of(x, matrix, options):
+    """The loss of each row, of long doubles."""
+    return reference.cross_entropy(x, matrix, **options).loss
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("n_classes", [4, 40, 1100, 70_000])
+def test_masked_entries_are_zero_even_in_a_row_that_is_nan(n_classes, dtype, isa):
+    n_rows = 20 if n_classes < 70_000 else 3
+    x, where = some_logits((n_rows, n_classes), dtype), some_mask((n_rows, n_classes))
+    where[:, 0], where[1] = True, False
+    x[0, 0], x[2, 0] = np.nan, np.inf
+    for junk in np.nan, np.inf, np.finfo(dtype).max:
+        x[~where] = junk
+        labels = np.zeros(n_rows, int)
+        for target in (
+            labels,
+            one_hot(labels, n_classes),
+            sparse.csr_array(one_hot(labels, n_classes)),
+        ):
+            for logits in x, np.asfortranarray(x):
+                for result in cross_entropy_grad_hess(logits, target, where=where):
+                    assert (result[~where] == 0).all()
+                    assert np.isnan(result[0][where[0]]).all()
+                    assert np.isnan(result[2][where[2]]).all()
+                    assert np.isfinite(result[3:]).all()
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("n_classes", [4, 40, 1100, 70_000])
+def test_ignored_labels_leave_no_trace(n_classes, dtype, isa):
+    n_rows = 20 if n_classes < 70_000 else 3
+    ignored = np.arange(n_rows) % 2 == 1
+    x, labels = some_logits((n_rows, n_classes), dtype), some_labels(n_rows, n_classes)
+    x[ignored], labels[ignored] = np.nan, -100
+    for options in {}, {"label_smoothing": 0.1}:
+        want = cross_entropy_grad_hess(x[~ignored], labels[~ignored], **options)
+        for logits in x, np.asfortranarray(x):
+            got = cross_entropy_grad_hess(logits, labels, ignore_index=-100, **options)
+            for result, exact in zip(got, want, strict=True):
+                assert_same_bits(result[~ignored], exact)
+                assert_same_bits(result[ignored], np.zeros_like(result[ignored]))
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
@@ -163,7 +235,7 @@ X, Y = np.zeros((3, 4)), np.array([0, 1, 2])
         (ValueError, r"^axis must .*; got 2", {"axis": 2}),
         (ValueError, r"^n_threads must .*; got 0", {"n_threads": 0}),
         (TypeError, r"reduction", {"reduction": "sum"}),
-        (TypeError, r"where", {"where": None}),
+        (TypeError, r"z_loss", {"z_loss": 0.1}),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_has_its_error(error, message, options):
