@@ -5,6 +5,7 @@ cimport numpy as cnp
 cdef class Options:
     cdef readonly object class_weight   # once checked: of the dtype that is computed in
     cdef readonly object sample_weight  # float64, of the shape of the rows
+    cdef readonly bint sample_may_be_0  # whether any was, when they were checked
     cdef readonly object ignore_index   # None unless a label can have this value
     cdef readonly object label_smoothing, z_loss, temperature
     cdef readonly object where          # bool, of the shape of the logits, class axis last

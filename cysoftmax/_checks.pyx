@@ -215,13 +215,15 @@ def broadcast_to(array, name, shape, whose):
 
 
 def check_weights(array, name):
-    """Raise an error unless all entries of ``array`` are finite and >= 0."""
+    """Raise an error unless all entries of ``array`` are finite and >= 0; return the smallest."""
     with DefaultMode(), np.errstate(all="ignore"):
-        good = not array.size or (array.min() >= 0 and array.max() < np.inf)
+        smallest = array.min() if array.size else 1.0
+        good = smallest >= 0 and not (array.size and array.max() == np.inf)
     if not good:
         bad = np.argwhere(~((array >= 0) & (array < np.inf)))[0]
         at = f" at index {tuple(int(i) for i in bad)}" if array.ndim else ""
         raise ValueError(f"{name} must be finite and >= 0; got {array[tuple(bad)]}{at}")
+    return smallest
 
 
 def check_class_weight(value, x, axis):
@@ -356,7 +358,7 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
         options.class_weight = check_class_weight(options.class_weight, x, axis)
     if options.sample_weight is not None:
         options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis, True)
-        check_weights(options.sample_weight, "sample_weight")
+        options.sample_may_be_0 = check_weights(options.sample_weight, "sample_weight") == 0
     if options.ignore_index is not None:
         options.ignore_index = check_ignore_index(options.ignore_index, labels)
     options.label_smoothing = check_number(options.label_smoothing, "label_smoothing", 0.0, 1.0)

@@ -92,25 +92,24 @@ cdef struct Outcome:
 
 
 cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
-    """Add up losses and weights of all rows, in the one order."""
+    """Add up losses of all rows, and their weights if they differ, in the one order."""
     cdef ptrdiff_t n_sixteens = count_sixteens(job.n_rows)
-    outcome.weight = job.n_rows
     if job.plan.sums_each_row:
         outcome.loss = total_of_rows(job, job.sums.losses, job.n_rows)
-        if job.plan.weighted:
+        if job.sums.adds_weights:
             outcome.weight = total_of_rows(job, job.sums.weights, job.n_rows)
     else:
         outcome.loss = total_of_sixteens(job.sums.sixteens, n_sixteens)
-        if job.plan.weighted:
+        if job.sums.adds_weights:
             outcome.weight = total_of_sixteens(job.sums.sixteens + 2, n_sixteens)
 
 
-cdef void do_call(Job *job, char *memory, bint sums, bint grad_of_mean,
-                  Outcome *outcome) noexcept nogil:
+cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome) noexcept nogil:
     """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
     written if that is 0, or if a label is out of range."""
-    if grad_of_mean:
-        outcome.weight = job.n_rows
+    outcome.weight = job.n_rows
+    job.sums.adds_weights = mean and job.plan.weighted
+    if mean and job.out.data != NULL:
         if job.plan.weighted:
             outcome.bad_label = walk(job, memory, True)
             if outcome.bad_label:
@@ -119,14 +118,16 @@ cdef void do_call(Job *job, char *memory, bint sums, bint grad_of_mean,
         if outcome.weight == 0:
             return
         job.loss.divisor = outcome.weight
+        job.sums.adds_weights = False
         fill_plain_weights(job)
     outcome.bad_label = walk(job, memory, False)
     if sums:
         add_up(job, outcome)
 
 
-cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *outcome) except -1:
-    """Plan a call, give it memory, and do it. With `sums`, losses and weights are added up."""
+cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) except -1:
+    """Plan a call, give it memory, and do it. With `sums`, losses are added up, and weights if it is
+    for their `mean`."""
     cdef double[SMALL] small        # malloc takes longer than a few short rows do
     cdef char *memory = <char *>small
     cdef ptrdiff_t n_bytes, numbers = 0
@@ -149,7 +150,7 @@ cdef int compute(Job *job, n_threads, bint sums, bint grad_of_mean, Outcome *out
     elif sums:
         job.sums.sixteens = <double *>(memory + n_bytes) - numbers
     with nogil:
-        do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, grad_of_mean, outcome)
+        do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, mean, outcome)
     if memory != <char *>small:
         free(memory)
     return 0
@@ -256,7 +257,7 @@ cdef int fill_loss(Job *job, options) except -1:
         loss.class_sum = total_of(&total)
     if options.sample_weight is not None:
         read_strides(job, &job.sample, options.sample_weight, False)
-        loss.sample_may_be_0 = True
+        loss.sample_may_be_0 = options.sample_may_be_0
     if options.ignore_index is not None:
         loss.ignores = True
         loss.ignore = <uint64_t>(options.ignore_index % 2**64)
@@ -312,6 +313,9 @@ cdef void fill_plain_weights(Job *job) noexcept nogil:
     cdef RowWeights *w = &job.plain_weights
     w.sample = w.target_sum = w.label_mass = w.target_mass = w.weight = 1
     w.uniform_mass = w.uniform_total = w.surplus = 0
+    if job.loss.smoothing != 0 and not job.plan.reads_rows:
+        w.uniform_mass = job.loss.smoothing / job.n_classes
+        w.uniform_total = w.uniform_mass * job.loss.class_sum
     w.rest_from = 0.5
     w.factor = factor_for(job, job.loss.grad_scale)
 
@@ -402,7 +406,7 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
         fill_job(&job, what, x, out, target, options, result, variance, scale)
-        compute(&job, n_threads, what & LOSS or mean, mean and out is not None, &outcome)
+        compute(&job, n_threads, what & LOSS or mean, mean, &outcome)
         if outcome.bad_label:
             return None
         if not mean:

@@ -24,6 +24,7 @@
 
 from libc.float cimport DBL_MIN
 from libc.math cimport INFINITY, NAN, isfinite, isinf
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from cysoftmax._job cimport TILES, Job, RowWeights, expect
@@ -229,25 +230,70 @@ cdef inline double loss_of(const Job *job, const Block *b, int r) noexcept nogil
 
 
 cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
-    """Compute the losses of all rows, 0 for those that are ignored."""
+    """Compute the losses of all rows, 0 for those that are ignored: loss_of in loops that become
+    vectors, and for what those do not find finite once more by itself."""
     cdef double[2] choice
     cdef int r
-    choice[1] = 0
     if b.alike and job.loss.inv_temperature == NULL:
-        for r in range(b.n_rows):       # loss_of with weights of 1: a loop that becomes vectors
+        for r in range(b.n_rows):
             b.loss[r] = (b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r]
         return
-    if not (b.alike or job.plan.has_surplus) and job.loss.inv_temperature == NULL:
-        for r in range(b.n_rows):       # likewise with weights
-            b.loss[r] = b.w.sample[r] * (
-                (b.w.target_mass[r] * b.log_total[r] - b.target_dot_hi[r]) - b.target_dot_lo[r])
-    else:
+    if b.alike:
         for r in range(b.n_rows):
             b.loss[r] = loss_of(job, b, r)
+        return
+    losses_of(job, b)
+    if not all_finite(b.loss, b.n_rows):
+        for r in range(b.n_rows):
+            if not isfinite(b.loss[r]):
+                b.loss[r] = 0 if b.ignored[r] else loss_of(job, b, r)
+    choice[1] = 0
     if b.any_ignored:
         for r in range(b.n_rows):   # without a branch
             choice[0] = b.loss[r]
             b.loss[r] = choice[b.ignored[r]]
+
+
+cdef inline bint all_finite(const double *values, int n) noexcept nogil:
+    """Return whether n numbers are finite. (Adding 1 to the exponent of one that is not carries into
+    its sign bit: a loop of integers, which becomes vectors.)"""
+    cdef uint64_t bits, carries = 0
+    cdef int r
+    for r in range(n):
+        memcpy(&bits, &values[r], sizeof(bits))
+        carries |= (bits & (<uint64_t>-1 >> 1)) + (<uint64_t>1 << 52)
+    return carries >> 63 == 0
+
+
+cdef inline void losses_of(const Job *job, Block *b) noexcept nogil:
+    """Compute (29) for all rows of a block, whatever they weigh."""
+    cdef double[MOST_ROWS] hi, lo, lse
+    cdef double confidence = job.loss.confidence, temperature = job.loss.temperature
+    cdef double z_loss = job.loss.z_loss
+    cdef int n = b.n_rows, r
+    memcpy(hi, b.target_dot_hi, n * sizeof(double))
+    memcpy(lo, b.target_dot_lo, n * sizeof(double))
+    if job.loss.smoothing != 0:
+        for r in range(n):
+            hi[r] = confidence * hi[r] + b.w.uniform_mass[r] * b.uniform_dot_hi[r]
+            lo[r] = confidence * lo[r] + b.w.uniform_mass[r] * b.uniform_dot_lo[r]
+    if job.loss.inv_temperature != NULL:
+        for r in range(n):
+            hi[r] /= temperature
+            lo[r] /= temperature
+    for r in range(n):
+        b.loss[r] = b.w.sample[r] * (
+            (confidence * b.w.target_mass[r] + b.w.uniform_total[r]) * b.log_total[r]
+            - hi[r] - lo[r])
+    if z_loss != 0:
+        for r in range(n):
+            lse[r] = b.shift[r]
+        if job.loss.inv_temperature != NULL:
+            for r in range(n):
+                lse[r] /= temperature
+        for r in range(n):
+            lse[r] += b.log_total[r]
+            b.loss[r] += b.w.weight[r] * z_loss * (lse[r] * lse[r])
 
 
 cdef inline double logsumexp_of(const Job *job, const Block *b, int r) noexcept nogil:
@@ -283,12 +329,11 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
             numerator[r] = 1
     elif job.what & GRAD:
         if b.alike:
-            numerator[begin] = numerator_of(job, b, begin, 0)
+            numerator[begin] = numerator_of(job, b)
             for r in range(begin + 1, end):
                 numerator[r] = numerator[begin]
         else:
-            for r in range(begin, end):
-                numerator[r] = numerator_of(job, b, r, r)
+            numerators_of(job, b, begin, end, numerator)
         if not b.alike and job.loss.confidence != 0:
             if job.plan.has_surplus:
                 for r in range(begin, end):
@@ -305,12 +350,24 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
                        b.factor_hi + begin, b.factor_lo + begin)
 
 
-cdef inline double numerator_of(const Job *job, const Block *b, int r, int i) noexcept nogil:
-    """Return b (30) times the factor of row r's gradient; i is the index of its weights."""
-    cdef double numerator = b.w.sample[i] * all_mass(job, b, i)
+cdef inline double numerator_of(const Job *job, const Block *b) noexcept nogil:
+    """Return b (30) times the factor of the gradient of a row whose weights are those of all."""
+    return b.w.sample[0] * all_mass(job, b, 0) * b.w.factor[0]
+
+
+cdef inline void numerators_of(const Job *job, const Block *b, int begin, int end,
+                               double *numerator) noexcept nogil:
+    """Do that for rows that differ in their weights, in loops that become vectors."""
+    cdef double confidence = job.loss.confidence
+    cdef int r
+    for r in range(begin, end):
+        numerator[r] = b.w.sample[r] * (
+            confidence * b.w.target_mass[r] + b.w.uniform_total[r])
     if job.loss.z_loss != 0:
-        numerator += 2 * b.w.weight[i] * job.loss.z_loss * log_sum_exp(job, b, r)
-    return numerator * b.w.factor[i]
+        for r in range(begin, end):
+            numerator[r] += 2 * b.w.weight[r] * job.loss.z_loss * log_sum_exp(job, b, r)
+    for r in range(begin, end):
+        numerator[r] *= b.w.factor[r]
 
 
 cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept nogil:

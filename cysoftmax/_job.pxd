@@ -80,7 +80,9 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     ptrdiff_t n_spans               # SPANS: how many a row is cut into
     bint by_mass                    # the target is a distribution, dense or sparse
     bint weighted                   # a row may weigh anything but 1, or be ignored
-    bint reads_rows                 # more than a label, weight and scale has to be read of a row
+    bint reads_rows                 # more than a label, weight and scale has to be read of a row,
+    bint has_dots                   # and its loss needs sums over the logits
+    bint labels_weigh_1             # a row's weight is its sample weight, whatever its label is
     bint exps_alone                 # no sum is needed but that of the exps
     bint has_surplus                # label smoothing or z-loss: b / (s confidence) is not the mass
     bint plain_rows                 # all rows have the weights Job.plain_weights
@@ -110,7 +112,8 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
 
 cdef struct Sums:                   # what the loops write besides outputs
     double *losses                  # of each row, or NULL
-    double *weights                 # of each row, beside losses; filled if rows can differ
+    double *weights                 # of each row, beside losses; if `adds_weights`
+    bint adds_weights               # rows can differ in weight, and their sum is wanted
     double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
 
 cdef struct Job:

@@ -99,7 +99,7 @@ cdef extern from "kernels.h" nogil:
         void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
                               const double *weight) noexcept nogil
         void (*tile_gradient)(void *e, ptrdiff_t n, const Gradient *g) noexcept nogil
-        void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        bint (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                          bint skip_zeros, double *hi, double *lo) noexcept nogil
         void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi,

@@ -27,7 +27,7 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
     cdef Block *b = &s.block
     cdef char *tiles
     cdef int begin = 0, end
-    open_block_at(job, s, b, index)
+    open_block_at(job, s, b, index, False)
     if job.plan.way == TILES:
         tiles = s.buffers[s.current]    # reduce_tiles makes the next block's buffer the current one
         load_tiles(job, s, b)
@@ -50,7 +50,7 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
     """Open one block of rows, for its weights alone."""
     cdef Block *b = &s.block
     cdef int r
-    open_block_at(job, s, b, index)
+    open_block_at(job, s, b, index, True)
     if job.plan.way == TILES:
         weigh_tiles(job, s, b)
     else:
@@ -59,12 +59,12 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
     store_sums(job, b)
 
 
-cdef inline void open_block_at(const Job *job, Scratch *s, Block *b,
-                               ptrdiff_t index) noexcept nogil:
+cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,
+                               bint weigh_only) noexcept nogil:
     """Open the block of that index."""
     cdef ptrdiff_t first = index * job.plan.block_rows
     open_block(job, b, first, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first),
-               &s.bad_label)
+               weigh_only, &s.bad_label)
 
 
 cdef inline void do_blocks(const Job *job, char *memory, bint weigh_only) noexcept nogil:
@@ -133,7 +133,7 @@ cdef inline void do_span_block(const Job *job, char *memory, int thread, ptrdiff
     cdef Scratch *s = scratch_of(job, memory, thread)
     cdef SpanBlock *sb = span_block(job, memory, thread)
     open_weights(job, &sb.block, <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows))
-    open_block_at(job, s, &sb.block, index)
+    open_block_at(job, s, &sb.block, index, weigh_only)
     open_spans(sb)
     if job.plan.reads_rows:
         do_stage(job, memory, thread, WEIGH)

@@ -245,6 +245,7 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
     thread that changes it cannot make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
+    cdef uint64_t differs
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
     cdef bint spaced = evenly_spaced(job, first, n)
@@ -258,11 +259,15 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
             y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
             place += step
     # As 64 bits: the highest is set in a negative label, and in the distance to the last class of
-    # a label beyond that.
+    # a label beyond that; and in (d - 1) & ~d for d = 0.
     for r in range(n):
         label = <uint64_t>y[r]
         signs |= label | (last - label)
-    if signs >> 63 == 0 and not ignores:
+    if ignores:
+        for r in range(n):
+            differs = <uint64_t>y[r] ^ ignore
+            signs |= (differs - 1) & ~differs
+    if signs >> 63 == 0:
         return False
     for r in range(n):              # without a branch: rows may be ignored at random
         label = <uint64_t>y[r]

@@ -59,7 +59,7 @@ cdef inline void exp_chunks(const Job *job, Scratch *s, const Piece *p, double s
 cdef inline bint needs_dots(const Job *job, const Block *b, int r) noexcept nogil:
     """Return whether the loss of row r may need sums over its logits besides that of the exps. (Of
     a label alone it needs a single logit.)"""
-    return job.what & LOSS and job.plan.reads_rows and not b.ignored[r]
+    return job.what & LOSS and job.plan.has_dots and not b.ignored[r]
 
 
 cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,
@@ -96,7 +96,7 @@ cdef inline void add_sums(const Job *job, const Block *b, int r, RowTotals *t,
 
 cdef inline void take_sums(const Job *job, Block *b, int r, RowTotals *t) noexcept nogil:
     """Store the totals of row r in its block."""
-    if job.what & VJP or (job.what & LOSS and job.plan.reads_rows and job.target_is != LABELS):
+    if job.what & VJP or (job.what & LOSS and job.plan.by_mass):
         finish(&t.target_dot)
         b.target_dot_hi[r] = t.target_dot.coarse
         b.target_dot_lo[r] = t.target_dot.fine

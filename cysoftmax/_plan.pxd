@@ -78,10 +78,14 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
     """Decide whether rows can differ in their weights, and what has to be known of them first."""
     cdef Plan *plan = &job.plan
     plan.by_mass = job.target_is == DISTRIBUTION or job.target_is == SPARSE
-    plan.reads_rows = job.where.data != NULL or job.loss.smoothing != 0 or plan.by_mass
+    plan.has_dots = plan.by_mass or job.loss.smoothing != 0
+    plan.reads_rows = plan.by_mass or job.where.data != NULL or (
+        job.loss.smoothing != 0 and job.loss.class_weight != NULL)
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
                      or job.sample.data != NULL)
-    plan.exps_alone = not (plan.reads_rows or job.what & (LOGSUMEXP | STATS | VJP))
+    plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL
+                               or job.loss.ignores)
+    plan.exps_alone = not (plan.has_dots or job.what & (LOGSUMEXP | STATS | VJP))
     plan.has_surplus = job.loss.smoothing != 0 or job.loss.z_loss != 0
     plan.plain_rows = not (plan.weighted or plan.has_surplus or job.scale.data != NULL)
     plan.scales_only = job.what & SOFTMAX or (
@@ -177,7 +181,7 @@ cdef inline void plan_tiles(Job *job) noexcept:
     cdef int copies = tile_copies(job), tiles
     cdef bint adjacent = rows_adjacent(job, &job.x)
     plan.way = TILES
-    plan.stages = converts(job, &job.x) or converts(job, &job.out) or converts(
+    plan.stages = job.target_is == SPARSE or converts(job, &job.x) or converts(job, &job.out) or converts(
         job, &job.variance) or converts(job, &job.where) or (
             job.target_is == DISTRIBUTION and converts(job, &job.target)) or (
             job.target_is == VECTOR and converts(job, &job.target))

@@ -7,8 +7,8 @@
 from libc.string cimport memcpy
 
 from cysoftmax._formula cimport (
-    Block, clear_rows, factor_for, residual_mass, target_factor, weigh, weigh_labels, weigh_masses,
-    weights_of)
+    Block, clear_rows, factor_for, note_ignored, residual_mass, target_factor, weigh, weigh_labels,
+    weigh_masses, weights_of)
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, class_at, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
@@ -25,15 +25,17 @@ from cysoftmax._what cimport GRAD
 # ---------------------------------------------------------------- open: labels and weights
 
 cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_rows,
-                            bint *bad) noexcept nogil:
+                            bint weigh_only, bint *bad) noexcept nogil:
     """Read what can be read of each row without its classes: label, weight, scale. A row whose
-    label is out of range gets class 0, and the call an error in the end."""
+    label is out of range gets class 0, and the call an error in the end. With `weigh_only`, read
+    only what the rows' weights need."""
     cdef int r
     b.first = first
     b.n_rows = n_rows
     clear_rows(job, b)
-    if job.target_is == LABELS and read_labels(job, first, n_rows, b.label, b.ignored):
-        bad[0] = True
+    if job.target_is == LABELS and not (weigh_only and job.plan.labels_weigh_1):
+        if read_labels(job, first, n_rows, b.label, b.ignored):
+            bad[0] = True
     if job.sample.data != NULL:
         read_per_row(job, &job.sample, b, b.w.sample)
         if job.loss.sample_may_be_0:
@@ -47,10 +49,12 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
                 b.w.label_mass[r] = real_at(
                     job, job.loss.class_weight, b.label[r], job.n_classes)
         weigh_labels(job, b)
-    elif job.plan.weighted:
+    elif job.loss.sample_may_be_0:
         for r in range(n_rows):
             weigh(job, b, r)
-    if job.scale.data != NULL:
+    if job.plan.weighted:
+        note_ignored(b)
+    if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, b, b.w.factor)
         for r in range(n_rows):
             b.w.factor[r] = factor_for(job, b.w.factor[r])
@@ -62,7 +66,9 @@ cdef inline void read_per_row(const Job *job, const Array *array, const Block *b
     cdef const char *place = row_at(job, array, b.first)
     cdef ptrdiff_t step = array.outer[job.ndim - 1]
     cdef int r
-    if evenly_spaced(job, b.first, b.n_rows):
+    if evenly_spaced(job, b.first, b.n_rows) and step == sizeof(double):
+        memcpy(values, place, b.n_rows * sizeof(double))
+    elif evenly_spaced(job, b.first, b.n_rows):
         for r in range(b.n_rows):
             values[r] = (<const double *>(place + r * step))[0]
     else:

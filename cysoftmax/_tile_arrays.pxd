@@ -10,9 +10,9 @@ from libc.string cimport memcpy, memset
 from cysoftmax._formula cimport Block
 from cysoftmax._job cimport Array, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE
-from cysoftmax._numbers cimport load_reals, put_real, store_strided
+from cysoftmax._numbers cimport load_reals, put_real, real_at, store_strided
 from cysoftmax._scratch cimport Scratch
-from cysoftmax._sparse cimport Entries, entries_of, next_entry
+from cysoftmax._sparse cimport entry_bound, index_at
 from cysoftmax._sums cimport count_sixteens
 
 cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
@@ -112,19 +112,29 @@ cdef inline void convert_rows(const Job *job, Scratch *s, const Array *array,
 
 cdef inline void load_entries(const Job *job, Scratch *s, const Block *b,
                               char *tiles) noexcept nogil:
-    """Load the rows of a sparse target as tiles."""
-    cdef Entries entries
-    cdef double value
-    cdef ptrdiff_t c
+    """Load the rows of a sparse target as tiles. Entries of neighbouring rows follow each other:
+    they are converted together, as many as the staging buffer takes."""
+    cdef const Array *entries = &job.sparse.entries
+    cdef ptrdiff_t room = job.n_classes * TILE, j = entry_bound(job, b.first), begin = j, end, c
+    cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows)), n = 0
     cdef int r
     cdef char *tile
     memset(tiles, 0, count_sixteens(b.n_rows) * job.plan.tile_stride)
     for r in range(b.n_rows):
         tile = tile_of(job, tiles, r // TILE)
-        entries = entries_of(job, b.first + r, 0, job.n_classes, &s.bad_label)
-        while entries.j < entries.end:
-            c = next_entry(job, &entries, False, &value, &s.bad_label)
-            put_real(job, tile, c * TILE + r % TILE, job.n_classes * TILE, value)
+        end = min(last, entry_bound(job, b.first + r + 1))
+        while j < end:
+            if j >= begin + n:
+                begin, n = j, min(room, last - j)
+                load_reals(job, entries, entries.data + j * entries.item, entries.item, n,
+                           s.staging)
+            c = index_at(job, job.sparse.classes, j)
+            if not 0 <= c < job.n_classes:      # changed since it was checked
+                s.bad_label = True
+                c = 0
+            put_real(job, tile, c * TILE + r % TILE, job.n_classes * TILE,
+                     real_at(job, s.staging, j - begin, n))
+            j += 1
 
 
 # ---------------------------------------------------------------- from tiles
@@ -151,22 +161,24 @@ cdef inline void store_tile(const Job *job, Scratch *s, const Array *array, cons
     alignment that they have in the output, so that whole cache lines are stored."""
     cdef bint reals = holds_reals(job, array)
     cdef bint assembled = streams and reals and job.plan.assembles
-    cdef ptrdiff_t away = 0, stride = array.step // job.itemsize, row_bytes
+    cdef ptrdiff_t away, stride = array.step // job.itemsize if reals else 1
+    cdef const double *factor_hi = b.factor_hi + begin
     cdef int n_rows = min(TILE, b.n_rows - begin), r
     cdef char *place[TILE]
     cdef char *rows[TILE]
     rows_of_tile(job, array, b, begin, <const char **>place)
-    if assembled:
-        away = <uintptr_t>s.staging + <uintptr_t>place[0] % 64
-        away -= <uintptr_t>place[0]
-    row_bytes = job.n_classes * job.itemsize
+    if reals and not assembled:
+        job.kernels.tile_store(tile, job.n_classes, factor_hi if scaled else NULL,
+                               b.factor_lo + begin, <void **>place, stride, n_rows)
+        return
+    away = <uintptr_t>place[0] % 64 if assembled else 0
     for r in range(TILE):
-        rows[r] = place[r] + away if reals else s.staging + r * row_bytes
-    job.kernels.tile_store(tile, job.n_classes, &b.factor_hi[begin] if scaled else NULL,
-                           b.factor_lo + begin, <void **>rows, stride if reals else 1, n_rows)
+        rows[r] = s.staging + away + r * job.n_classes * job.itemsize
+    job.kernels.tile_store(tile, job.n_classes, factor_hi if scaled else NULL,
+                           b.factor_lo + begin, <void **>rows, stride, n_rows)
     if assembled:
         job.kernels.stream_copy(rows[0], n_rows * job.n_classes, place[0], &s.out_carry)
-    elif not reals:
+    else:
         store_staged(job, s, array, n_rows, place)
 
 
@@ -202,6 +214,7 @@ cdef inline void store_adjacent(const Job *job, const Array *array, const Block 
                                 char *tiles, bint scaled, Scratch *s) noexcept nogil:
     """Store tiles into rows of which each class lies together. With a scratch, large outputs are
     streamed: the cache lines that this block shares with the next wait there, one a class."""
+    cdef const double *factor_hi = b.factor_hi
     cdef char *carries = NULL
     cdef bint precede = False, follow = False
     if s != NULL and job.plan.exceeds_cache:
@@ -210,6 +223,6 @@ cdef inline void store_adjacent(const Job *job, const Array *array, const Block 
         follow = s.tiles_ready >= 0 and evenly_spaced(job, s.tiles_ready - 1, 2)
         s.carried_to = s.tiles_ready if follow else -1
     job.kernels.tiles_store(tiles, job.plan.tile_stride // job.itemsize, job.n_classes, n_tiles,
-                            &b.factor_hi[0] if scaled else NULL, b.factor_lo,
+                            factor_hi if scaled else NULL, b.factor_lo,
                             row_at(job, array, b.first), array.step // job.itemsize, carries,
                             precede, follow)

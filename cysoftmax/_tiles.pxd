@@ -11,8 +11,7 @@ from libc.string cimport memcpy, memset
 from cysoftmax._formula cimport (
     MOST_ROWS, Block, all_mass, note_ignored, residual_mass, target_factor, uniform_factor,
     weigh_masses, weigh_whole_tile)
-from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, expect, row_at)
+from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport CHUNK, FEW, TILE, Gradient, Kernels, NextTiles
 from cysoftmax._numbers cimport put_real, real_at
 from cysoftmax._scratch cimport Scratch
@@ -31,28 +30,30 @@ cdef enum TileSum:                  # what total_tile sums
 
 # ---------------------------------------------------------------- sums over the classes of a tile
 
-cdef inline void sum_chunk(const Job *job, TileSum what, const char *a, const char *x,
+cdef inline bint sum_chunk(const Job *job, TileSum what, const char *a, const char *x,
                            const double *shift, ptrdiff_t k, double *hi, double *lo) noexcept nogil:
-    """Sum one chunk of the classes of a tile."""
+    """Sum one chunk of the classes of a tile; of masses, return whether the sum of any row is 0."""
     cdef ptrdiff_t at = k * CHUNK * TILE * job.itemsize, n = chunk_size(job.n_classes, k)
     if what == MASSES:
-        job.kernels.tile_sum(a + at, n, hi, lo)
-    elif what == DIFFERENCES:
+        return job.kernels.tile_sum(a + at, n, hi, lo)
+    if what == DIFFERENCES:
         job.kernels.tile_diff_sum(x + at, n, shift, hi, lo)
     else:
         job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
+    return False
 
 
-cdef inline void total_tile(const Job *job, TileSum what, const char *a, const char *x,
+cdef inline bint total_tile(const Job *job, TileSum what, const char *a, const char *x,
                             const double *shift, double *coarse, double *fine) noexcept nogil:
-    """Sum all classes of each row of a tile, chunk by chunk, as coarse + fine."""
+    """Sum all classes of each row of a tile, chunk by chunk, as coarse + fine; of masses, return
+    whether a row may have the sum 0."""
     cdef double[TILE] hi, lo
     cdef Total total[TILE]
     cdef ptrdiff_t k
     cdef int r
-    sum_chunk(job, what, a, x, shift, 0, coarse, fine)
+    cdef bint any_0 = sum_chunk(job, what, a, x, shift, 0, coarse, fine)
     if job.n_classes <= CHUNK:
-        return
+        return any_0
     for r in range(TILE):
         total[r] = Total(coarse[r], fine[r], 0)
     for k in range(1, chunks(job.n_classes)):
@@ -63,79 +64,89 @@ cdef inline void total_tile(const Job *job, TileSum what, const char *a, const c
         finish(&total[r])
         coarse[r] = total[r].coarse
         fine[r] = total[r].fine
+    return True
 
 
 # ---------------------------------------------------------------- open: masks and distributions
 
 cdef inline void weigh_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil:
-    """Load masks and distributions of a block's rows, and weigh them."""
+    """Weigh the rows of a block, for their weights alone."""
+    if job.plan.reads_rows and not labels_take_part(job, b):
+        open_tiles(job, s, b, True)
+
+
+cdef inline bint labels_take_part(const Job *job, const Block *b) noexcept nogil:
+    """Return whether the label of each row is not masked: then no row is skipped, and with a mask
+    alone nothing else has to be read."""
+    cdef const char *place
+    cdef int r, any_masked = 0
+    if job.plan.has_dots or not evenly_spaced(job, b.first, b.n_rows):
+        return False
+    place = row_at(job, &job.where, b.first)
+    for r in range(b.n_rows):
+        any_masked |= place[b.label[r] * job.where.step] == 0
+        place += job.where.outer[job.ndim - 1]
+    return not any_masked
+
+
+cdef inline void open_tiles(const Job *job, Scratch *s, Block *b, bint weighs) noexcept nogil:
+    """Load masks and distributions of a block's rows. If it `weighs`, sum what they weigh."""
     cdef double[MOST_ROWS] unused
     cdef int t
-    if not job.plan.reads_rows:
-        return
     if job.where.data != NULL:
         load_array(job, s, &job.where, b, s.mask_tiles, unused)
     if job.target_is == DISTRIBUTION:
         load_array(job, s, &job.target, b, s.target, unused)
     elif job.target_is == SPARSE:
         load_entries(job, s, b, s.target)
-    for t in range(count_sixteens(b.n_rows)):
-        weigh_rows_of_tile(job, s, b, t)
+    if weighs:
+        for t in range(count_sixteens(b.n_rows)):
+            weigh_rows_of_tile(job, s, b, t)
 
 
 cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t) noexcept nogil:
     """Sum what the targets of sixteen rows weigh."""
     cdef char *target = tile_of(job, s.target, t)
-    cdef char *mask = tile_of(job, s.mask_tiles, t)
     cdef double[TILE] unmasked, target_sum, target_mass, weight_sum, fine
-    cdef char[TILE] any_target
-    cdef int r
+    cdef bint any_0 = b.any_ignored or b.n_rows < (t + 1) * TILE
+    cdef int begin = t * TILE, r
     for r in range(TILE):
         unmasked[r] = job.n_classes
         weight_sum[r] = job.loss.class_sum
     if job.where.data != NULL:
-        total_tile(job, MASSES, mask, NULL, NULL, unmasked, fine)
+        any_0 |= total_tile(job, MASSES, tile_of(job, s.mask_tiles, t), NULL, NULL, unmasked, fine)
         if job.loss.smoothing != 0:
             total_tile(job, MASSES, base_of(job, s, t), NULL, NULL, weight_sum, fine)
             for r in range(TILE):
                 weight_sum[r] += fine[r]
     if job.plan.by_mass:
-        total_tile(job, MASSES, target, NULL, NULL, target_sum, fine)
+        any_0 |= total_tile(job, MASSES, target, NULL, NULL, target_sum, fine)
         for r in range(TILE):
-            any_target[r] = target_sum[r] != 0 or fine[r] != 0
             target_sum[r] += fine[r]
             target_mass[r] = target_sum[r]
-        for r in range(TILE):
-            if not any_target[r]:       # unless positive and negative entries cancel
-                any_target[r] = has_entry(job, target, r)
+        if any_0:
+            note_empty(job, b, t, target, target_sum)
         if job.loss.class_weight != NULL:
             job.kernels.tile_multiply(target, job.loss.class_weight, job.n_classes)
             total_tile(job, MASSES, target, NULL, NULL, target_mass, fine)
             for r in range(TILE):
                 target_mass[r] += fine[r]
-    if not all_take_part(job, b, t, unmasked, any_target):
-        for r in range(min(TILE, b.n_rows - t * TILE)):
-            weigh_masses(job, b, t * TILE + r, unmasked[r], weight_sum[r], job.plan.by_mass,
-                         target_sum[r], target_mass[r], any_target[r])
+    if not any_0:
+        weigh_whole_tile(job, b, begin, unmasked, weight_sum, target_sum, target_mass)
         return
-    weigh_whole_tile(job, b, t * TILE, unmasked, weight_sum, target_sum, target_mass)
+    for r in range(min(TILE, b.n_rows - begin)):
+        weigh_masses(job, b, begin + r, unmasked[r], weight_sum[r], job.plan.by_mass,
+                     target_sum[r], target_mass[r], True)
 
 
-cdef inline bint all_take_part(const Job *job, const Block *b, int t, const double *unmasked,
-                               const char *any_target) noexcept nogil:
-    """Return whether a tile is full and none of its rows ignored or skipped."""
-    cdef int r, any_ignored = 0
-    if b.n_rows < (t + 1) * TILE:
-        return False
-    for r in range(TILE):
-        any_ignored |= b.ignored[t * TILE + r]
-    if job.plan.by_mass:
-        for r in range(TILE):
-            any_ignored |= 1 - any_target[r]
-    if job.where.data != NULL:
-        for r in range(TILE):
-            any_ignored |= unmasked[r] == 0
-    return not any_ignored
+cdef inline void note_empty(const Job *job, Block *b, int t, const char *target,
+                            const double *target_sum) noexcept nogil:
+    """Mark those rows of a tile as ignored whose target is all zeros. (A sum of 0 is not enough:
+    positive and negative entries may cancel.)"""
+    cdef int r
+    for r in range(min(TILE, b.n_rows - t * TILE)):
+        if target_sum[r] == 0:
+            b.ignored[t * TILE + r] |= not has_entry(job, target, r)
 
 
 cdef inline bint has_entry(const Job *job, const char *tile, int r) noexcept nogil:
@@ -164,9 +175,8 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
     """Load the logits of a block's rows, and their maxima, unless they were copied ahead."""
     cdef char *tiles = s.buffers[s.current]
     cdef int t, r
-    weigh_tiles(job, s, b)
-    if job.plan.weighted:
-        note_ignored(b)
+    if job.plan.reads_rows:
+        open_tiles(job, s, b, job.plan.has_dots)
     if s.tiles_ready == b.first:
         for r in range(b.n_rows):
             b.shift[r] = real_at(job, s.largest, r, MOST_ROWS)
@@ -176,8 +186,22 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
         load_array(job, s, &job.target, b, s.target, b.shift)
     if job.where.data != NULL:
         for t in range(count_sixteens(b.n_rows)):
-            job.kernels.tile_select(tile_of(job, s.mask_tiles, t), job.n_classes,
-                                    tile_of(job, tiles, t), b.shift + t * TILE)
+            mask_logits(job, s, b, t, tile_of(job, tiles, t))
+    if job.plan.reads_rows:
+        note_ignored(b)
+
+
+cdef inline void mask_logits(const Job *job, Scratch *s, Block *b, int t,
+                             char *tile) noexcept nogil:
+    """Make the masked logits of a tile -inf. Only where that may be all of a row, what its mask
+    leaves is counted, unless that was done before."""
+    cdef int r, any_empty = 0
+    job.kernels.tile_select(tile_of(job, s.mask_tiles, t), job.n_classes, tile,
+                            b.shift + t * TILE)
+    for r in range(t * TILE, min((t + 1) * TILE, b.n_rows)):
+        any_empty |= b.shift[r] == -INFINITY
+    if any_empty and not job.plan.has_dots:
+        weigh_rows_of_tile(job, s, b, t)
 
 
 cdef inline void plan_ahead(const Job *job, Scratch *s, const Block *b) noexcept nogil:
@@ -208,12 +232,10 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
     """Compute the sums of a block's rows; exps take the place of the logits in the tiles. The
     logits of labels are gathered long before they are used: a vector load right after the scalar
     stores would stall (store forwarding fails)."""
-    cdef double[MOST_ROWS] mass, gathered       # what is gathered are reals
+    cdef double[MOST_ROWS] gathered             # reals
     cdef int n_tiles = <int>count_sixteens(b.n_rows), t, r
     cdef bint labels = job.what & LOSS and job.target_is == LABELS
     cdef char *tile
-    if labels:
-        label_masses(job, b, n_tiles * TILE, mass)
     for t in range(n_tiles):
         tile = tile_of(job, tiles, t)
         if job.what & (LOG_SOFTMAX | STATS):
@@ -221,7 +243,7 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
         if labels:
             job.kernels.tile_gather(tile, job.n_classes, b.label + t * TILE,
                                     <char *>gathered + t * TILE * job.itemsize)
-        if job.what & VJP or (job.what & LOSS and job.plan.reads_rows):
+        if job.what & VJP or (job.what & LOSS and job.plan.has_dots):
             tile_dots(job, s, b, t, tile)
         if job.what & (LOGSUMEXP | STATS):
             note_nans(job, b, t * TILE, tile)
@@ -236,22 +258,11 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
     if labels:
         for t in range(n_tiles):
             r = t * TILE
-            job.kernels.terms(mass + r, <char *>gathered + r * job.itemsize, b.shift + r, TILE,
+            job.kernels.terms(b.w.label_mass + (0 if b.alike else r), <char *>gathered + r * job.itemsize, b.shift + r, TILE,
                               b.target_dot_hi + r, b.target_dot_lo + r)
     if job.what & STATS:
         for t in range(n_tiles):
             tile_stats(job, s, b, t, tile_of(job, tiles, t))
-
-
-cdef inline void label_masses(const Job *job, const Block *b, int n, double *mass) noexcept nogil:
-    """Return the masses of n labels, even if the block has fewer rows."""
-    cdef int r
-    for r in range(n):
-        expect(0 <= b.label[r] < job.n_classes)
-        mass[r] = 1
-    if not b.alike:
-        for r in range(b.n_rows):
-            mass[r] = b.w.label_mass[r]
 
 
 cdef inline void tile_dots(const Job *job, Scratch *s, Block *b, int t,

@@ -171,7 +171,7 @@ cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     if job.sums.losses != NULL:
         for r in range(b.n_rows):
             job.sums.losses[b.first + r] = b.loss[r]
-            if job.plan.weighted:
+            if job.sums.adds_weights:
                 job.sums.weights[b.first + r] = b.w.weight[weights_of(b, r)]
     if job.sums.sixteens == NULL:
         return
@@ -179,7 +179,7 @@ cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     sums = job.sums.sixteens + b.first // TILE * 4
     if job.what & LOSS:
         job.doubles.add_up(b.loss, count_sixteens(b.n_rows), sums)
-    if job.plan.weighted:
+    if job.sums.adds_weights:
         for r in range(b.n_rows, <int>count_sixteens(b.n_rows) * TILE):
             b.w.weight[r] = 0
         job.doubles.add_up(b.w.weight, count_sixteens(b.n_rows), sums + 2)

@@ -212,8 +212,8 @@ typedef struct {
        CYSOFTMAX_FEW classes. */
     void (*tile_gradient)(void *e, ptrdiff_t n, const cysoftmax_gradient *g);
     /* What sum, dot, diff_sum, vjp and index_of do for each row; vjp in place of p. n is at most
-       CYSOFTMAX_CHUNK for the sums. */
-    void (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
+       CYSOFTMAX_CHUNK for the sums. tile_sum returns whether any hi is 0. */
+    int (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, int skip_zeros,
                      double *hi, double *lo);
     void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi, double *lo);
