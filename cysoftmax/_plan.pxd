@@ -178,13 +178,14 @@ cdef inline void plan_tiles(Job *job) noexcept:
     lie along one axis (most blocks of small images cross the border of an image)."""
     cdef Plan *plan = &job.plan
     cdef ptrdiff_t n_tiles = count_sixteens(job.n_rows)
-    cdef int copies = tile_copies(job), tiles
+    cdef int copies, tiles
     cdef bint adjacent = rows_adjacent(job, &job.x)
     plan.way = TILES
-    plan.stages = job.target_is == SPARSE or converts(job, &job.x) or converts(job, &job.out) or converts(
-        job, &job.variance) or converts(job, &job.where) or (
-            job.target_is == DISTRIBUTION and converts(job, &job.target)) or (
-            job.target_is == VECTOR and converts(job, &job.target))
+    plan.stages = job.target_is == SPARSE or converts(job, &job.x) or converts(
+        job, &job.out) or converts(job, &job.variance) or converts(job, &job.where) or (
+            (job.target_is == DISTRIBUTION or job.target_is == VECTOR)
+            and converts(job, &job.target))
+    copies = tile_copies(job)
     plan.defers = False
     # An odd number of cache lines: the classes of tiles then do not compete for the same sets.
     plan.tile_stride = (job.n_classes | 1) * TILE * job.itemsize

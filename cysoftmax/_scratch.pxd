@@ -48,7 +48,7 @@ cdef struct Scratch:
     char *mask_tiles
     char *second                    # tiles of logits that are kept, or of the variance
     char *largest                   # the maxima of the tiles that are copied ahead
-    char *staging                   # a tile as rows, or a class of a block: see _tile_arrays.pxd
+    char *staging                   # a block as rows, or one class of it: see _tile_arrays.pxd
     char *column_carries            # the unfinished cache line of each class of tiles
     ChunkSums *sums                 # of the chunks of a row
     Piece pieces[TILE]              # of the rows that are worked on together
@@ -101,7 +101,7 @@ cdef inline void lay_out_tiles(const Job *job, Scratch *s, uintptr_t *end) noexc
     if job.loss.smoothing != 0 and job.loss.class_weight != NULL:
         s.class_weight = take(end, job.plan.tile_stride)
     if job.plan.stages or job.plan.assembles:
-        s.staging = take(end, max(job.plan.tile_stride, MOST_ROWS * job.itemsize) + 64)
+        s.staging = take(end, max(tiles, MOST_ROWS * job.itemsize) + 64)
 
 
 cdef inline int tile_copies(const Job *job) noexcept nogil:
@@ -112,6 +112,8 @@ cdef inline int tile_copies(const Job *job) noexcept nogil:
     if job.where.data != NULL:
         copies += 1
     if job.plan.by_mass or job.target_is == VECTOR:
+        copies += 1
+    if job.plan.stages:
         copies += 1
     return copies
 

@@ -71,15 +71,21 @@ cdef inline void load_array(const Job *job, Scratch *s, const Array *array, cons
         for t in range(full):
             job.kernels.tile_select(NULL, job.n_classes, tile_of(job, tiles, t),
                                     largest + t * TILE)
+    if not reals and full * TILE < b.n_rows:
+        convert_rows(job, s, array, b, full * TILE)
     for t in range(full, <int>count_sixteens(b.n_rows)):
-        rows_of_tile(job, array, b, t * TILE, rows)
-        if not reals:
-            convert_rows(job, s, array, rows)
+        if reals:
+            rows_of_tile(job, array, b, t * TILE, rows)
+        else:
             for r in range(TILE):
-                rows[r] = s.staging + r * job.n_classes * job.itemsize
-            stride = 1
-        job.kernels.tile_load(<const void **>rows, stride, job.n_classes, tile_of(job, tiles, t),
-                              largest + t * TILE)
+                rows[r] = staged_row(job, s, t * TILE + (r if t * TILE + r < b.n_rows else 0))
+        job.kernels.tile_load(<const void **>rows, stride if reals else 1, job.n_classes,
+                              tile_of(job, tiles, t), largest + t * TILE)
+
+
+cdef inline char *staged_row(const Job *job, Scratch *s, int r) noexcept nogil:
+    """Return the place of row r of a block in the staging buffer."""
+    return s.staging + r * job.n_classes * job.itemsize
 
 
 cdef inline void convert_classes(const Job *job, Scratch *s, const Array *array, const Block *b,
@@ -98,16 +104,18 @@ cdef inline void convert_classes(const Job *job, Scratch *s, const Array *array,
                 memcpy(tiles + at, s.staging + t * n_bytes, TILE * 8)
 
 
-cdef inline void convert_rows(const Job *job, Scratch *s, const Array *array,
-                              const char *const *rows) noexcept nogil:
-    """Convert sixteen rows to rows of reals, one after the other."""
+cdef inline void convert_rows(const Job *job, Scratch *s, const Array *array, const Block *b,
+                              int begin) noexcept nogil:
+    """Convert the rows of a block from `begin` on to rows of reals, one after the other."""
     cdef ptrdiff_t n = job.n_classes
     cdef int r
-    if rows_follow(job, array) and rows[TILE - 1] == rows[0] + (TILE - 1) * n * array.item:
-        load_reals(job, array, rows[0], array.step, TILE * n, s.staging)
+    if rows_follow(job, array):
+        load_reals(job, array, row_at(job, array, b.first + begin), array.step,
+                   (b.n_rows - begin) * n, staged_row(job, s, begin))
         return
-    for r in range(TILE):
-        load_reals(job, array, rows[r], array.step, n, s.staging + r * n * job.itemsize)
+    for r in range(begin, b.n_rows):
+        load_reals(job, array, row_at(job, array, b.first + r), array.step, n,
+                   staged_row(job, s, r))
 
 
 cdef inline void load_entries(const Job *job, Scratch *s, const Block *b,
@@ -115,7 +123,7 @@ cdef inline void load_entries(const Job *job, Scratch *s, const Block *b,
     """Load the rows of a sparse target as tiles. Entries of neighbouring rows follow each other:
     they are converted together, as many as the staging buffer takes."""
     cdef const Array *entries = &job.sparse.entries
-    cdef ptrdiff_t room = job.n_classes * TILE, j = entry_bound(job, b.first), begin = j, end, c
+    cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, j = entry_bound(job, b.first), begin = j, end, c
     cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows)), n = 0
     cdef int r
     cdef char *tile
