@@ -22,7 +22,6 @@
 #   target_dot      sum of class_weight_c T_c (x_c - shift), as a sum of two doubles
 #   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
-from libc.float cimport DBL_MIN
 from libc.math cimport INFINITY, NAN, isfinite, isinf
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -33,6 +32,12 @@ from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
 
 cdef enum:
     MOST_ROWS = MOST_TILES * TILE       # of a block: as many as its tiles have at most
+
+cdef extern from *:
+    """
+    #define CYSOFTMAX_LEAST 0x1p-1074
+    """
+    const double LEAST "CYSOFTMAX_LEAST"    # the smallest double above 0
 
 cdef struct Weights:                # RowWeights of each row, as arrays: loops become vectors
     double[MOST_ROWS] sample, label_mass, target_sum, target_mass, uniform_mass, uniform_total
@@ -338,12 +343,7 @@ cdef inline void take_factors(const Job *job, Block *b, int begin, int end) noex
             if job.plan.has_surplus:
                 for r in range(begin, end):
                     b.w.surplus[r] = surplus_of(job, b, r)
-            if job.plan.has_surplus or job.plan.by_mass:
-                for r in range(begin, end):
-                    b.w.rest_from[r] = rest_threshold(b, r)
-            else:                   # without a branch: a label without mass is not reached
-                for r in range(begin, end):
-                    b.w.rest_from[r] = max(b.w.target_mass[r] / 2, DBL_MIN)
+            rest_thresholds(job, b, begin, end)
     else:
         return
     job.doubles.divide(numerator + begin, b.coarse + begin, b.fine + begin, end - begin,
@@ -382,6 +382,22 @@ cdef inline double rest_threshold(const Block *b, int i) noexcept nogil:
     """Return the smallest mass of a class for which (31) is used."""
     cdef double half = (b.w.target_mass[i] + b.w.surplus[i]) / 2
     return max(half, b.w.target_mass[i] / 2) if half > 0 else INFINITY
+
+
+cdef inline void rest_thresholds(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Compute rest_threshold for rows begin ... end - 1: in loops that become vectors, unless a sum
+    is negative. (A threshold below every mass does for a sum of 0: no mass is above it.)"""
+    cdef uint64_t bits, signs = 0
+    cdef double half
+    cdef int r
+    for r in range(begin, end):
+        half = (b.w.target_mass[r] + b.w.surplus[r]) / 2
+        memcpy(&bits, &half, sizeof(bits))
+        signs |= bits
+        b.w.rest_from[r] = max(max(half, b.w.target_mass[r] / 2), LEAST)
+    if signs >> 63:
+        for r in range(begin, end):
+            b.w.rest_from[r] = rest_threshold(b, r)
 
 
 cdef inline double residual_mass(const Block *b, int i, double mass) noexcept nogil:

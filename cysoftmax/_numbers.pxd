@@ -245,11 +245,11 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
     thread that changes it cannot make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
-    cdef uint64_t differs
+    cdef uint64_t differs, outside, is_ignored, any_bad = 0, ignores = job.loss.ignores
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
     cdef bint spaced = evenly_spaced(job, first, n)
-    cdef int r, is_good, is_ignored, ignores = job.loss.ignores, any_bad = 0
+    cdef int r
     if sizeof(integer) == sizeof(y[0]) and spaced and step == <ptrdiff_t>sizeof(y[0]):
         memcpy(y, place, n * step)  # of a size that no compiler knows: a call, which reads once
     else:
@@ -271,12 +271,13 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
         return False
     for r in range(n):              # without a branch: rows may be ignored at random
         label = <uint64_t>y[r]
-        is_ignored = ignores & (label == ignore)
-        is_good = (label <= last) & (1 - is_ignored)
-        any_bad |= 1 - (is_good | is_ignored)
+        differs = label ^ ignore
+        is_ignored = ((differs - 1) & ~differs) >> 63 & ignores
+        outside = (label | (last - label)) >> 63
+        any_bad |= outside & ~is_ignored
         ignored[r] = <char>is_ignored
-        y[r] &= -<ptrdiff_t>is_good
-    return any_bad
+        y[r] &= <ptrdiff_t>((outside | is_ignored) - 1)
+    return any_bad != 0
 
 
 cdef inline bint read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,

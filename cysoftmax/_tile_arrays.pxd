@@ -4,15 +4,15 @@
 # enter as the longest runs that lie side by side: classes of sixteen rows, or rows of a class.
 # Touches the caller's arrays and the tiles of one thread; knows no formula.
 
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport Block
 from cysoftmax._job cimport Array, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE
-from cysoftmax._numbers cimport load_reals, put_real, real_at, store_strided
+from cysoftmax._numbers cimport load_reals, store_strided
 from cysoftmax._scratch cimport Scratch
-from cysoftmax._sparse cimport entry_bound, index_at
+from cysoftmax._sparse cimport entry_bound
 from cysoftmax._sums cimport count_sixteens
 
 cdef inline char *tile_of(const Job *job, char *tiles, int t) noexcept nogil:
@@ -118,31 +118,49 @@ cdef inline void convert_rows(const Job *job, Scratch *s, const Array *array, co
                    staged_row(job, s, r))
 
 
+ctypedef fused index_type:
+    int32_t
+    int64_t
+
+
 cdef inline void load_entries(const Job *job, Scratch *s, const Block *b,
                               char *tiles) noexcept nogil:
-    """Load the rows of a sparse target as tiles. Entries of neighbouring rows follow each other:
-    they are converted together, as many as the staging buffer takes."""
-    cdef const Array *entries = &job.sparse.entries
-    cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, j = entry_bound(job, b.first), begin = j, end, c
-    cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows)), n = 0
-    cdef int r
-    cdef char *tile
+    """Load the rows of a sparse target as tiles."""
     memset(tiles, 0, count_sixteens(b.n_rows) * job.plan.tile_stride)
+    if job.sparse.index_item == 4:
+        scatter_entries(<const int32_t *>job.sparse.classes, job, s, b, tiles)
+    else:
+        scatter_entries(<const int64_t *>job.sparse.classes, job, s, b, tiles)
+
+
+cdef inline void scatter_entries(const index_type *classes, const Job *job, Scratch *s,
+                                 const Block *b, char *tiles) noexcept nogil:
+    """Store the entries of a block's rows into tiles of zeros. Entries of neighbouring rows follow
+    each other: they are converted together, as many as the staging buffer takes."""
+    cdef const Array *entries = &job.sparse.entries
+    cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, n_classes = job.n_classes
+    cdef ptrdiff_t j = entry_bound(job, b.first), begin = j, ready = j, end, c
+    cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows)), any_outside = 0
+    cdef int r
+    cdef char *place
     for r in range(b.n_rows):
-        tile = tile_of(job, tiles, r // TILE)
+        place = tile_of(job, tiles, r // TILE) + r % TILE * job.itemsize
         end = min(last, entry_bound(job, b.first + r + 1))
         while j < end:
-            if j >= begin + n:
-                begin, n = j, min(room, last - j)
-                load_reals(job, entries, entries.data + j * entries.item, entries.item, n,
-                           s.staging)
-            c = index_at(job, job.sparse.classes, j)
-            if not 0 <= c < job.n_classes:      # changed since it was checked
-                s.bad_label = True
-                c = 0
-            put_real(job, tile, c * TILE + r % TILE, job.n_classes * TILE,
-                     real_at(job, s.staging, j - begin, n))
+            if j >= ready:
+                begin, ready = j, j + min(room, last - j)
+                load_reals(job, entries, entries.data + j * entries.item, entries.item,
+                           ready - begin, s.staging)
+            c = <ptrdiff_t>(<const volatile index_type *>classes)[j]
+            any_outside |= c | (n_classes - 1 - c)
+            c = c if 0 <= c < n_classes else 0      # changed since it was checked
+            if job.itemsize == 4:
+                (<float *>place)[c * TILE] = (<float *>s.staging)[j - begin]
+            else:
+                (<double *>place)[c * TILE] = (<double *>s.staging)[j - begin]
             j += 1
+    if any_outside < 0:
+        s.bad_label = True
 
 
 # ---------------------------------------------------------------- from tiles
