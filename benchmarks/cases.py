@@ -3,6 +3,7 @@
 Here live the inputs and the check that comes before any measurement; nothing is timed here.
 """
 
+import math
 from functools import cache, cached_property, partial
 
 import numpy as np
@@ -22,39 +23,80 @@ def public(name):
 
 
 class Problem:
-    """Logits, labels and vectors of one dtype and shape, the classes on `axis`, -1 or 0.
+    """Logits, labels and whatever else the calls are given, of one dtype and shape.
 
-    The first `period` rows come again and again, so that SciPy need not compute the rest.
+    `shape` has the classes last; in the arrays they lie on `axis`. The first `period` rows come
+    again and again, so that SciPy need not compute the rest.
     """
 
     def __init__(self, dtype, shape, axis=-1):
         self.axis = axis
-        self.n_rows, n_classes = shape
-        self.period = self.n_rows
-        while self.period % 2 == 0 and self.period * n_classes > CHECKED:
+        *self.outer, self.n_classes = shape
+        self.n_rows = self.period = math.prod(self.outer)
+        while self.period % 2 == 0 and self.period * self.n_classes > CHECKED:
             self.period //= 2
-        self._few = (self.period, n_classes)
+        self._few = (self.period, self.n_classes)
         self._rng = np.random.default_rng(0)
-        self.logits = self._repeated(self._rng.standard_normal(self._few) * 3, dtype)
-        labels = self._rng.integers(0, n_classes, self.period)
-        self.labels = np.tile(labels, self.n_rows // self.period)
+        self.logits = self.repeated(self._rng.standard_normal(self._few) * 3, dtype)
+        self.labels = self.repeated(self._rng.integers(0, self.n_classes, self.period))
 
     @cached_property
     def vectors(self):
-        return self._repeated(self._rng.standard_normal(self._few), self.logits.dtype)
+        return self.repeated(self._rng.standard_normal(self._few), self.logits.dtype)
 
-    def _repeated(self, rows, dtype):
-        rows = np.tile(rows.astype(dtype), (self.n_rows // self.period, 1))
+    @cached_property
+    def probabilities(self):
+        x = self.by_rows(self.logits)[: self.period]
+        return self.repeated(special.softmax(x.astype(np.float64), axis=-1), self.logits.dtype)
+
+    @cached_property
+    def one_hot(self):
+        labels = self.labels.ravel()[: self.period]
+        return self.repeated(labels[:, None] == np.arange(self.n_classes))
+
+    @cached_property
+    def distribution(self):
+        """Masses of every class, which sum to one."""
+        masses = np.random.default_rng(1).uniform(0.5, 2, self._few)
+        masses /= masses.sum(axis=-1, keepdims=True)
+        return self.repeated(masses, self.logits.dtype)
+
+    @cached_property
+    def mask(self):
+        """True for three classes in four, the target among them."""
+        mask = np.random.default_rng(2).random(self._few) < 0.75
+        mask[np.arange(self.period), self.labels.ravel()[: self.period]] = True
+        return self.repeated(mask)
+
+    @property
+    def at_labels(self):
+        """The index of each row's label in an array of the shape of the logits."""
+        index = list(np.ogrid[tuple(slice(length) for length in self.outer)])
+        index.insert(self.axis % self.logits.ndim, self.labels)
+        return tuple(index)
+
+    def repeated(self, rows, dtype=None):
+        """Return numbers or rows of classes, given for one period, for all rows, in their place."""
+        rows = rows.astype(dtype or rows.dtype)
+        rows = np.tile(rows, (self.n_rows // self.period, *(1 for _ in rows.shape[1:])))
+        rows = rows.reshape(*self.outer, *rows.shape[1:])
+        if rows.ndim < len(self.outer) + 1:
+            return rows
         return np.ascontiguousarray(np.moveaxis(rows, -1, self.axis))
 
     def by_rows(self, array):
-        """Return an array with the rows first, a number as it is."""
-        return np.moveaxis(array, self.axis, -1) if np.ndim(array) == 2 else array
+        """Return an array with the rows first, whatever their shape was; a number as it is."""
+        if np.ndim(array) == self.logits.ndim:
+            return np.moveaxis(array, self.axis, -1).reshape(-1, self.n_classes)
+        return np.reshape(array, -1) if np.ndim(array) else array
 
     def scipy_way(self, name, n_rows=None, dtype=None):
         """Return a function without arguments: SciPy's way for the first rows, in their dtype."""
-        x, y = self.by_rows(self.logits)[:n_rows], self.labels[:n_rows]
-        v = self.by_rows(self.vectors)[:n_rows] if name == "softmax_vjp" else None
+        backward = name == "softmax_vjp"
+        x = self.by_rows(self.probabilities if backward else self.logits)[:n_rows]
+        y, v = self.labels.ravel()[:n_rows], None
+        if backward:
+            v = self.by_rows(self.vectors)[:n_rows]
         if dtype is not None:
             x, v = x.astype(dtype), None if v is None else v.astype(dtype)
         return partial(SCIPY[name], x, y, v, self.n_rows)
@@ -140,12 +182,14 @@ def arguments(name, x, y, v):
 def prepared(name, problem):
     """Return a function without arguments that makes the call, into arrays already touched."""
     function, x = partial(public(name), axis=problem.axis), problem.logits
-    v = problem.vectors if name == "softmax_vjp" else None
-    call = partial(function, *arguments(name, x, problem.labels, v))
+    if name == "softmax_vjp":
+        call = partial(function, problem.probabilities, problem.vectors)
+    else:
+        call = partial(function, *arguments(name, x, problem.labels, None))
     if name in ("cross_entropy", "row_stats"):
         return call
     if name == "logsumexp":
-        return partial(call, out=np.zeros(problem.n_rows, x.dtype))
+        return partial(call, out=np.zeros(problem.outer, x.dtype))
     out = np.zeros_like(x)
     return partial(call, out=(out, np.zeros_like(x)) if name.endswith("grad_hess") else out)
 
@@ -153,9 +197,16 @@ def prepared(name, problem):
 def check(name, problem, result):
     """Raise AssertionError if a result is not that of SciPy, which is given float64."""
     expected = problem.scipy_way(name, problem.period, np.float64)()
+    compare(name, problem, result, expected, 32 * np.finfo(problem.logits.dtype).eps)
+
+
+def compare(name, problem, result, expected, tolerance):
+    """Raise AssertionError if a result differs from the expected one of the first rows.
+
+    The tolerance is relative to each number, and to the largest one.
+    """
     if not isinstance(result, tuple):
         result, expected = (result,), (expected,)
-    tolerance = 32 * np.finfo(problem.logits.dtype).eps
     for ours, theirs in zip(result, expected, strict=True):
         ours = problem.by_rows(ours)
         if np.ndim(ours):

@@ -153,16 +153,60 @@ def test_the_formula_of_each_option_has_the_derivative_it_says(suite):
     options, problem = suite("options"), suite("cases").Problem("float64", (4, 5))
     h = 1e-6
     for option in options.OPTIONS:
-        formula = partial(options.formula, **options.keywords(option, problem))
         if option == "scale":  # of the gradient only: no derivative
             continue
-        x, y = problem.logits, problem.labels
-        _, grad = formula(x, y)
+        formula = partial(options.formula, **options.keywords(option, problem))
+        x, target = (
+            problem.logits,
+            options.target_of("labels" if option == "CSR" else option, problem),
+        )
+        _, grad = formula(x, target)
         for i, j in np.ndindex(x.shape):
             step = np.zeros_like(x)
             step[i, j] = h
-            slope = (formula(x + step, y)[0] - formula(x - step, y)[0]) / (2 * h)
+            slope = (formula(x + step, target)[0] - formula(x - step, target)[0]) / (2 * h)
             assert grad[i, j] == pytest.approx(slope, abs=1e-8), option
+
+
+SOME_SHAPES = [((4, 5), -1), ((1 << 18, 10), -1), ((3, 4, 7, 5), 1), ((6, 40), 0)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SOME_SHAPES)
+def test_each_option_is_checked_in_each_layout(suite, shape, axis):
+    options, problem = suite("options"), suite("cases").Problem("float32", shape, axis)
+    assert (problem.period < problem.n_rows) == (problem.logits.size > 1 << 20)
+    for option in options.OPTIONS:
+        if option == "CSR" and axis != -1:
+            with pytest.raises(NotImplementedError, match="the classes last"):
+                options.checked_call(option, problem)
+            continue
+        result = options.checked_call(option, problem)()
+        wrong = (result.loss * 1.2, result.grad)
+        with pytest.raises(AssertionError, match=option):
+            options.check(option, problem, wrong)
+        wrong = (result.loss, result.grad + 0.2 * np.abs(result.grad).max())
+        with pytest.raises(AssertionError, match=option):
+            options.check(option, problem, wrong)
+
+
+def test_an_option_is_priced_beside_labels(suite, monkeypatch):
+    options = suite("options")
+    monkeypatch.setattr(options, "PRICED", {20: ((4, 5), -1)})
+    for option in options.Options.params[0]:
+        benchmark = options.Options()
+        benchmark.setup(option, 20)
+        assert 0 < benchmark.track_price(option, 20) < 1000
+
+
+@pytest.mark.parametrize(("shape", "axis"), SOME_SHAPES)
+def test_each_way_by_hand_gives_our_result(suite, shape, axis):
+    tasks, problem = suite("tasks"), suite("cases").Problem("float32", shape, axis)
+    peer = suite("by_hand").ByHand()
+    by_hand = [name for name in tasks.TASKS if hasattr(peer, name)]
+    assert len(by_hand) == 7
+    for name in by_hand:
+        for call in tasks.checked_ways(name, problem, peer):
+            tasks.check(name, problem, call())  # not the first: memory is used again
 
 
 # ---------------------------------------------------------------- what must be noticed

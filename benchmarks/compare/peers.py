@@ -22,12 +22,6 @@ def as_it_is(result):
     return result
 
 
-def at_labels(problem):
-    """Return the index of each row's label in an array of the logits' shape."""
-    rows = np.arange(problem.n_rows)
-    return (problem.labels, rows) if problem.axis == 0 else (rows, problem.labels)
-
-
 class NumPy:
     """The formula by hand: one exp, everything large in place."""
 
@@ -48,10 +42,11 @@ class NumPy:
         yield call, as_it_is
 
     def logsumexp(self, problem):
-        yield partial(self.shifted_log, problem, np.zeros_like(problem.logits)), self.unshifted
+        call = partial(self.shifted_log, problem, np.zeros_like(problem.logits))
+        yield call, lambda parts: np.add(*parts).reshape(problem.outer)
 
     def cross_entropy(self, problem):
-        work, at = np.zeros_like(problem.logits), at_labels(problem)
+        work, at = np.zeros_like(problem.logits), problem.at_labels
 
         def call():
             shift, log_total = self.shifted_log(problem, work)
@@ -61,14 +56,14 @@ class NumPy:
 
     def cross_entropy_with_grad(self, problem):
         x, p, along = problem.logits, np.zeros_like(problem.logits), self.along(problem)
-        at, n = at_labels(problem), problem.n_rows
+        at, n = problem.at_labels, problem.n_rows
 
         def call():
             np.subtract(x, x.max(**along), out=p)
             of_labels = p[at]
             np.exp(p, out=p)
             total = p.sum(**along)
-            loss = np.mean(np.log(total).ravel() - of_labels)
+            loss = np.mean(np.log(total).reshape(of_labels.shape) - of_labels)
             np.divide(p, total * n, out=p)
             p[at] -= 1 / n
             return loss, p
@@ -86,10 +81,6 @@ class NumPy:
         np.subtract(problem.logits, shift, out=work)
         np.exp(work, out=work)
         return shift, np.log(work.sum(**along))
-
-    @staticmethod
-    def unshifted(parts):
-        return np.add(*parts).ravel()
 
 
 class SciPy:
@@ -141,31 +132,85 @@ class PyTorch:
         p = self.torch.zeros_like(x)
         yield partial(self.torch.softmax, x, problem.axis, out=p), self.to_numpy
 
+    def masked_softmax(self, problem):
+        x, hidden = (self.torch.from_numpy(a) for a in (problem.logits, ~problem.mask))
+        work, p = self.torch.zeros_like(x), self.torch.zeros_like(x)
+
+        def call():
+            work.copy_(x).masked_fill_(hidden, -np.inf)
+            return self.torch.softmax(work, problem.axis, out=p)
+
+        yield call, self.to_numpy
+        yield (
+            lambda: self.torch.softmax(x.masked_fill(hidden, -np.inf), problem.axis, out=p),
+            self.to_numpy,
+        )
+
+    def softmax_vjp(self, problem):
+        p, v = (self.torch.from_numpy(a) for a in (problem.probabilities, problem.vectors))
+        backward = partial(self.torch._softmax_backward_data, v, p, problem.axis, p.dtype)
+        yield backward, self.to_numpy
+        yield partial(backward, grad_input=self.torch.zeros_like(p)), self.to_numpy
+
     def logsumexp(self, problem):
         x = self.torch.from_numpy(problem.logits)
-        out = self.torch.zeros(problem.n_rows, dtype=x.dtype)
+        out = self.torch.zeros(tuple(problem.outer), dtype=x.dtype)
         yield partial(self.torch.logsumexp, x, problem.axis, out=out), self.to_numpy
 
     def cross_entropy(self, problem):
         x = self.torch.from_numpy(problem.logits)
-        for loss in self.losses(problem):
+        for loss in self.losses(problem, problem.labels):
+            yield partial(loss, x), self.to_numpy
+
+    def soft_loss(self, problem):
+        x = self.torch.from_numpy(problem.logits)
+        for loss in self.losses(problem, problem.distribution):
             yield partial(loss, x), self.to_numpy
 
     def cross_entropy_with_grad(self, problem):
-        for loss in self.losses(problem):
+        yield from self.by_autograd(problem, problem.labels)
+        yield self.labels_by_hand(problem), self.to_numpy
+
+    def label_smoothing(self, problem):
+        yield from self.by_autograd(problem, problem.labels, label_smoothing=0.1)
+
+    def soft_targets(self, problem):
+        yield from self.by_autograd(problem, problem.distribution)
+        yield self.masses_by_hand(problem, problem.distribution), self.to_numpy
+
+    def one_hot(self, problem):
+        """It takes masses as floats only."""
+        masses = problem.one_hot.astype(problem.logits.dtype)
+        yield from self.by_autograd(problem, masses)
+        yield self.masses_by_hand(problem, masses), self.to_numpy
+
+    def soft_gradient(self, problem):
+        x, q = (self.torch.from_numpy(a) for a in (problem.logits, problem.distribution))
+        grad = self.torch.zeros_like(x)
+
+        def call():
+            self.torch.softmax(x, problem.axis, out=grad)
+            return grad.sub_(q).div_(problem.n_rows)
+
+        yield call, self.to_numpy
+
+    def losses(self, problem, target, **options):
+        """Yield the loss as a function of the logits, for each way to say which axis is which."""
+        y = self.torch.from_numpy(target)
+        of = partial(self.functional.cross_entropy, **options)
+        if problem.axis == 0:
+            masses = y.ndim == problem.logits.ndim
+            yield lambda x: of(x.T, y.T if masses else y)
+            if not masses:  # or a mean over one image of masses is what it divides by
+                yield lambda x: of(x[None], y[None])
+        else:
+            yield lambda x: of(x, y)
+
+    def by_autograd(self, problem, target, **options):
+        for loss in self.losses(problem, target, **options):
             for call in (self.into_new_memory, self.into_the_same_memory):
                 x = self.torch.from_numpy(problem.logits).requires_grad_()
                 yield partial(call, loss, x), self.to_numpy
-        yield self.by_hand(problem), self.to_numpy
-
-    def losses(self, problem):
-        """Yield the loss as a function of the logits, for each way to say which axis is which."""
-        y = self.torch.from_numpy(problem.labels)
-        if problem.axis == 0:
-            yield lambda x: self.functional.cross_entropy(x.T, y)
-            yield lambda x: self.functional.cross_entropy(x[None], y[None])
-        else:
-            yield lambda x: self.functional.cross_entropy(x, y)
 
     @staticmethod
     def into_new_memory(loss_of, x):
@@ -182,19 +227,30 @@ class PyTorch:
         loss.backward()
         return loss.detach(), x.grad
 
-    def by_hand(self, problem):
+    def labels_by_hand(self, problem):
         """log_softmax, the loss of it, and the gradient over it: no autograd, no new memory."""
         x, y = (self.torch.from_numpy(a) for a in (problem.logits, problem.labels))
         grad = self.torch.zeros_like(x)
-        rows_first = grad.T if problem.axis == 0 else grad
-        at = tuple(self.torch.from_numpy(a) for a in at_labels(problem))
+        classes_second = grad.T if problem.axis == 0 else grad
+        at = tuple(self.torch.from_numpy(a) for a in problem.at_labels)
 
         def call():
             self.torch.log_softmax(x, problem.axis, out=grad)
-            loss = self.functional.nll_loss(rows_first, y)
+            loss = self.functional.nll_loss(classes_second, y)
             grad.exp_()
             grad[at] -= 1
             return loss, grad.div_(problem.n_rows)
+
+        return call
+
+    def masses_by_hand(self, problem, masses):
+        x, q = (self.torch.from_numpy(a) for a in (problem.logits, masses))
+        grad = self.torch.zeros_like(x)
+
+        def call():
+            self.torch.log_softmax(x, problem.axis, out=grad)
+            loss = -self.torch.dot(grad.view(-1), q.view(-1)) / problem.n_rows
+            return loss, grad.exp_().sub_(q).div_(problem.n_rows)
 
         return call
 
@@ -359,31 +415,3 @@ def installed(n_threads):
             there[name] = peer(n_threads)
             versions[name] = importlib.metadata.version(peer.package)
     return there, versions, missing
-
-
-# ---------------------------------------------------------------- the check before the time
-
-
-def check(function, problem, result):
-    """Raise AssertionError if a library's result is not SciPy's, which is given float64.
-
-    The bound leaves room for a plain sum of a long row in the dtype of the logits, and for the
-    subtraction of 1 from a probability.
-    """
-    eps = np.finfo(problem.logits.dtype).eps
-    exact = problem.scipy_way(function, problem.period, np.float64)()
-    names = ("the loss", "the gradient")
-    if not isinstance(exact, tuple):
-        names, result, exact = ("the result",), (result,), (exact,)
-    for name, theirs, expected in zip(names, result, exact, strict=True):
-        bound = 2000 * eps * np.abs(expected) + 32 * eps * np.max(np.abs(expected))
-        blocks = [theirs]
-        if np.ndim(theirs):
-            rows = problem.by_rows(theirs)
-            assert rows.shape[0] == problem.n_rows, f"{name} has the shape {np.shape(theirs)}"
-            blocks = np.split(rows, problem.n_rows // problem.period)
-        for block in blocks:
-            error = np.abs(block - expected)
-            assert error.shape == bound.shape, f"{name} has the shape {np.shape(theirs)}"
-            if not (error <= bound).all():  # with a NaN too
-                raise AssertionError(f"{name} is off by up to {np.max(error):.3g}")

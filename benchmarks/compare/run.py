@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 import cysoftmax
-from benchmarks import cases, shapes, timing
+from benchmarks import cases, shapes, tasks, timing
 from benchmarks.compare import peers, table
 
 # (rows, classes) and the axis of the classes
@@ -19,12 +19,6 @@ SHAPES = [(shape, -1) for shape in sorted([*shapes.SHAPES.values(), (32768, 1000
 SHAPES += [(shapes.SHAPES[elements], 0) for elements in shapes.AXIS_0]
 PAUSE = 0.003  # between two libraries: idle threads of most go on spinning for a while
 ARRAYS = 6  # of the size of the logits, which a library may need at once
-
-
-def name_of(shape, axis):
-    """Return a shape as people write it: as the array has it."""
-    n_rows, n_classes = shape
-    return f"{n_classes}x{n_rows},axis=0" if axis == 0 else f"{n_rows}x{n_classes}"
 
 
 class Effort(NamedTuple):
@@ -38,7 +32,7 @@ class Effort(NamedTuple):
 
 FULL = Effort(list(table.TITLES), seconds=1.0, turns=3, too_slow=2.0)
 QUICK = Effort(["cross_entropy_with_grad"], seconds=0.3, turns=1, too_slow=0.5)
-NAMES = {name_of(*shape): shape for shape in SHAPES}
+NAMES = {shapes.name_of(*shape): shape for shape in SHAPES}
 
 
 def use_threads(n_threads):
@@ -92,7 +86,7 @@ def best_way(peer, function, problem, too_slow):
         raise peers.UnsuitableError("not enough memory")
     calls, start = [], time.perf_counter()
     for call, as_ours in getattr(peer, function)(problem):
-        peers.check(function, problem, as_ours(call()))
+        tasks.check(function, problem, as_ours(call()))
         calls.append(call)
     if len(calls) == 1 and time.perf_counter() - start < too_slow:
         return calls[0]

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 cases = pytest.importorskip("benchmarks.cases")
+tasks = pytest.importorskip("benchmarks.tasks")
 peers = pytest.importorskip("benchmarks.compare.peers")
 pytestmark = pytest.mark.peers
 
@@ -24,4 +25,4 @@ def test_each_way_of_a_library_gives_our_result(name, function, dtype, axis):
     problem = cases.Problem(dtype, (50, 33), axis)
     for call, as_ours in getattr(peer(2), function)(problem):
         call()
-        peers.check(function, problem, as_ours(call()))  # not the first: memory is used again
+        tasks.check(function, problem, as_ours(call()))  # not the first: memory is used again
