@@ -185,6 +185,15 @@ bench-compare: $(VENV)/.bench  ## Compare with BASE=commit, in turns; fails if t
 	$(ASV) continuous --interleave-rounds --split --factor $(FACTOR) --attribute rounds=$(ROUNDS) \
 	  --bench "$(BENCH)" $(or $(BASE),$(error say BASE=commit)) HEAD
 
+# One thread for ours and for NumPy's BLAS. With OPTIONS="--peers ...", in the venv of the peers:
+# $(BIN) and $(PEERS) have the same library, built in place.
+PRICE_PYTHON = $(if $(findstring --peers,$(OPTIONS)),$(PEERS),$(abspath $(VENV)))/bin/python
+
+.PHONY: price
+price: build $(VENV)/.bench $(if $(findstring --peers,$(OPTIONS)),compare-setup)  ## Print what options cost (3 minutes); OPTIONS="--peers --write docs/performance.md"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(PRICE_PYTHON) \
+	  -m benchmarks.price $(OPTIONS)
+
 .PHONY: dashboard
 dashboard: dashboard-site  ## Measure what is missing of the last commits; serve the results here
 	@echo "the dashboard: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"

@@ -209,6 +209,51 @@ def test_each_way_by_hand_gives_our_result(suite, shape, axis):
             tasks.check(name, problem, call())  # not the first: memory is used again
 
 
+# ---------------------------------------------------------------- make price
+
+
+@pytest.fixture
+def price(suite, monkeypatch):
+    """The program, with small shapes and no time."""
+    price = suite("price")
+    shapes = {"20x5": ((20, 5), -1), "2x5x3x4,axis=1": ((2, 3, 4, 5), 1)}
+    monkeypatch.setattr(price, "NAMES", shapes)
+    monkeypatch.setattr(price, "SECONDS", (0.0, 0.0))
+    return price
+
+
+def test_the_price_of_each_option_is_printed_as_markdown(price, capsys):
+    price.main([])
+    lines = capsys.readouterr().out.splitlines()
+    tables = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    heads, _, first, second = tables[:4]
+    assert [head.strip() for head in heads[2:]] == list(price.OPTIONS.values())
+    assert first[0].strip() == "20 x 5"
+    assert second[0].strip() == "2 x 5 x 3 x 4, axis=1"
+    assert all(float(cell) > 0 for cell in first[1:])
+    csr = 2 + list(price.OPTIONS).index("CSR")
+    assert [i for i, cell in enumerate(second) if not cell.strip()] == [csr]
+    heads, _, *rows = tables[4:]
+    assert heads.count(" / hand ") == len(price.BY_HAND)
+    assert all(float(cell) > 0 for line in rows for cell in line[1:])
+
+
+def test_the_prices_are_written_between_the_marks(price, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{price.BEGIN}\nold\n{price.END}\n\nafter\n")
+    price.main(["--shapes", "20x5", "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith(f"before\n\n{price.BEGIN}\nThreads: ")
+    assert text.endswith(f"|\n{price.END}\n\nafter\n")
+    assert "old" not in text
+    with pytest.raises(SystemExit, match="there must be one"):
+        price.replaced("no marks", [])
+
+
+def test_the_page_about_performance_has_a_place_for_the_prices(price):
+    price.replaced((ROOT / "docs/performance.md").read_text(encoding="utf-8"), [])
+
+
 # ---------------------------------------------------------------- what must be noticed
 
 
