@@ -215,8 +215,12 @@ COMPARE := PYTHONPATH=$(CURDIR) $(PEERS)/bin/python -m benchmarks.compare
 compare-setup: build $(PEERS)/.compare  ## Install the libraries that `make compare` compares with
 
 .PHONY: compare
-compare: compare-setup  ## Compare speed with other libraries; draw it into docs/ (10 minutes)
-	$(COMPARE).run --json docs/compare.json
+compare: compare-setup  ## Compare with other libraries, draw it (15 minutes); PART=softmax prints a part
+	$(COMPARE).run $(if $(PART),--tasks $(PART),--json docs/compare.json) $(OPTIONS)
+	$(if $(PART),,$(COMPARE).plot docs/compare.json docs)
+
+.PHONY: compare-draw
+compare-draw: compare-setup  ## Draw the results of the last `make compare` anew
 	$(COMPARE).plot docs/compare.json docs
 
 .PHONY: compare-quick

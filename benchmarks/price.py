@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cysoftmax
 from benchmarks import options, shapes, tasks, timing
-from benchmarks.by_hand import ByHand
 from benchmarks.cases import Problem
+from benchmarks.compare.peers import ByHand, PyTorch
 
 # (shape with the classes last, axis of the classes)
 SHAPES = [
@@ -147,8 +147,6 @@ def main(argv=None):
     n_threads = cysoftmax.show_config("dicts")["threads"]["default"]
     peers = {"hand": ByHand()}
     if chosen.peers:
-        from benchmarks.compare.peers import PyTorch
-
         peers["PyTorch"] = PyTorch(n_threads)
     lines = measured(chosen.shapes, chosen.dtype, peers, chosen.share)
     isa = cysoftmax.show_config("dicts")["instruction set"]["in use"]

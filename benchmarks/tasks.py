@@ -10,6 +10,10 @@ import numpy as np
 from benchmarks import cases, options, timing
 
 
+class UnsuitableError(Exception):
+    """Says why a library is left out for one problem."""
+
+
 class Task(NamedTuple):
     function: str
     option: str = "labels"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
@@ -15,28 +15,41 @@ from benchmarks.cases import public
 SOURCE = Path(__file__).with_name("streaming_copy.c")
 
 
-def shortest(*calls, seconds=0.4, turns=3, share=0.01, pause=0.0):
-    """Return the shortest time of each call.
+def one_turn(call, share):
+    """Return the times of a call that is repeated for a share of a second, at least once."""
+    times, turn_ends, now = [], time.perf_counter() + share, 0.0
+    while now < turn_ends:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        times.append(now - start)
+    return times
+
+
+def in_turns(turns_of, seconds, turns):
+    """Return a list of times for each of several functions that return those of one turn.
 
     They take turns, so that all meet the same machine, for so many seconds and at least so many
-    turns; a short one is called again within its turn, for a share of a second. The first turn
-    only warms up. A pause lets the threads of the one before come to rest.
+    turns. The first turn only warms up.
     """
-    best = [float("inf")] * len(calls)
+    times = [[] for _ in turns_of]
     end, done = time.perf_counter() + seconds, -1
     while done < turns or time.perf_counter() < end:
-        for i, call in enumerate(calls):
-            time.sleep(pause)
-            turn_ends = time.perf_counter() + share
-            now = 0.0
-            while now < turn_ends:
-                start = time.perf_counter()
-                call()
-                now = time.perf_counter()
-                if done >= 0:
-                    best[i] = min(best[i], now - start)
+        for one, turn in zip(times, turns_of, strict=True):
+            of_this_turn = turn()
+            if done >= 0:
+                one += of_this_turn
         done += 1
-    return best
+    return times
+
+
+def shortest(*calls, seconds=0.4, turns=3, share=0.01):
+    """Return the shortest time of each call, of those that `in_turns` has.
+
+    A short call is called again within its turn, for a share of a second.
+    """
+    turns_of = [partial(one_turn, call, share) for call in calls]
+    return [min(times) for times in in_turns(turns_of, seconds, turns)]
 
 
 @cache

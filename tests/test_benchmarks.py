@@ -201,7 +201,7 @@ def test_an_option_is_priced_beside_labels(suite, monkeypatch):
 @pytest.mark.parametrize(("shape", "axis"), SOME_SHAPES)
 def test_each_way_by_hand_gives_our_result(suite, shape, axis):
     tasks, problem = suite("tasks"), suite("cases").Problem("float32", shape, axis)
-    peer = suite("by_hand").ByHand()
+    peer = suite("compare.peers").ByHand()
     by_hand = [name for name in tasks.TASKS if hasattr(peer, name)]
     assert len(by_hand) == 7
     for name in by_hand:
@@ -351,13 +351,6 @@ def test_the_streaming_copy_copies(suite, size):
 def test_the_streaming_read_reads_every_word(suite, size):
     words = np.random.default_rng(0).integers(0, 2**64, size, np.uint64)
     assert suite("timing").streaming_read()(words) == np.bitwise_xor.reduce(words)
-
-
-def test_candidates_pause_before_their_turns(suite, monkeypatch):
-    timing, pauses = suite("timing"), []
-    monkeypatch.setattr(timing.time, "sleep", pauses.append)
-    timing.shortest(int, str, seconds=0, turns=2, share=0, pause=0.25)
-    assert pauses == [0.25] * 6
 
 
 def test_candidates_take_turns_and_the_first_turn_does_not_count(suite):

@@ -1,10 +1,22 @@
-"""The results of a comparison as text."""
+"""The results of a comparison as text: `python -m benchmarks.compare.table RESULTS` prints them.
+
+With `median` after the file the times are medians instead of the shortest ones.
+"""
+
+import json
+import sys
+from pathlib import Path
 
 TITLES = {
     "cross_entropy_with_grad": "loss and gradient (cross_entropy_with_grad)",
     "softmax": "softmax",
     "cross_entropy": "the loss alone (cross_entropy)",
     "logsumexp": "logsumexp",
+    "soft_targets": "loss and gradient of a distribution",
+    "one_hot": "loss and gradient of a 0/1 matrix",
+    "label_smoothing": "loss and gradient of labels, with label_smoothing",
+    "masked_softmax": "softmax with a mask (where)",
+    "softmax_vjp": "back through a softmax (softmax_vjp)",
 }
 READ_ONLY = ("cross_entropy", "logsumexp")  # next to nothing is written: a read is their limit
 
@@ -25,8 +37,11 @@ def head(results):
         yield f"{name} is not installed, and left out"
 
 
-def lines(results):
-    """Yield a table for each function and dtype, and below it what was left out, and why."""
+def lines(results, statistic="seconds"):
+    """Yield a table for each function and dtype, and below it what was left out, and why.
+
+    The statistic is "seconds", the shortest times, or "median".
+    """
     kinds = dict.fromkeys((r["function"], r["dtype"]) for r in results["results"])
     for function, dtype in sorted(kinds, key=lambda kind: list(TITLES).index(kind[0])):
         group = [r for r in results["results"] if (r["function"], r["dtype"]) == (function, dtype)]
@@ -35,12 +50,16 @@ def lines(results):
         libraries = [name for name in libraries if any(name in r["seconds"] for r in group)]
         yield f"\n{TITLES[function]}, {dtype}: milliseconds, ours over the limit, others over ours"
         heads = [*limits, "cysoftmax", *(f"/ {limit}" for limit in limits), *libraries]
-        yield f"{'':20}" + "".join(f"{head:>14}" for head in heads)
+        yield line("", heads, heads)
         for result in group:
-            yield f"{result['shape']:20}" + "".join(
-                f"{cell:>14}" for cell in cells(result["seconds"], limits, libraries)
-            )
+            yield line(result["shape"], cells(result[statistic], limits, libraries), heads)
         yield from remarks(group)
+
+
+def line(first, others, heads):
+    """Return a line of a table, its columns as wide as their heads and the usual numbers."""
+    widths = [max(10, len(head) + 2) for head in heads]
+    return f"{first:20}" + "".join(f"{x:>{w}}" for x, w in zip(others, widths, strict=True))
 
 
 def cells(seconds, limits, libraries):
@@ -60,10 +79,24 @@ def significant(x):
 
 
 def remarks(group):
-    """Yield a line for each library that was left out somewhere, and each reason."""
+    """Yield a line for each reason to leave out libraries, and the shapes where they are."""
     shapes = {}
     for result in group:
         for name, reason in result["left out"].items():
             shapes.setdefault((name, reason), []).append(result["shape"])
+    names = {}
     for (name, reason), where in shapes.items():
-        yield f"  {name}: {reason} ({'all' if len(where) == len(group) > 1 else ', '.join(where)})"
+        where = "all" if len(where) == len(group) > 1 else ", ".join(where)
+        names.setdefault((reason, where), []).append(name)
+    for (reason, where), them in names.items():
+        yield f"  {', '.join(them)}: {reason} ({where})"
+
+
+def main():
+    file, *statistic = sys.argv[1:]
+    results = json.loads(Path(file).read_text())
+    print("\n".join([*head(results), *lines(results, *statistic)]))
+
+
+if __name__ == "__main__":
+    main()
