@@ -22,10 +22,13 @@ MARKS = {
     "by hand": ("#E69F00", "d"),
     "NumPy": ("#999999", "v"),
     "SciPy": ("#000000", "^"),
+    "numba": ("#8C564B", "<"),
     "PyTorch": ("#CC79A7", "s"),
+    "torch.compile": ("#6A3D9A", "p"),
     "JAX": ("#0072B2", "o"),
     "scikit-learn": ("#009E73", "P"),
     "ONNX Runtime": ("#56B4E9", "X"),
+    "OpenVINO": ("#B8A800", "*"),
 }
 WORK = {  # function: what the picture calls it, colour, mark
     "cross_entropy_with_grad": ("loss and gradient", "#D55E00", "D"),

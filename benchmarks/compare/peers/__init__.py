@@ -11,20 +11,26 @@ import importlib.util
 
 from benchmarks.compare.peers.by_hand import ByHand
 from benchmarks.compare.peers.jax_compiled import JAX
+from benchmarks.compare.peers.numba_loops import Numba
 from benchmarks.compare.peers.numpy_formula import NumPy
 from benchmarks.compare.peers.onnx_runtime import ONNXRuntime
+from benchmarks.compare.peers.openvino_model import OpenVINO
 from benchmarks.compare.peers.pytorch import PyTorch
 from benchmarks.compare.peers.scikit_learn import ScikitLearn
 from benchmarks.compare.peers.scipy_formula import SciPy
+from benchmarks.compare.peers.torch_compiled import TorchCompile
 
 PEERS = {
     "by hand": ByHand,
     "NumPy": NumPy,
     "SciPy": SciPy,
+    "numba": Numba,
     "PyTorch": PyTorch,
+    "torch.compile": TorchCompile,
     "JAX": JAX,
     "scikit-learn": ScikitLearn,
     "ONNX Runtime": ONNXRuntime,
+    "OpenVINO": OpenVINO,
 }
 
 
