@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import cases, options, timing
+from benchmarks import cases, options
 
 
 class UnsuitableError(Exception):
@@ -68,10 +68,3 @@ def checked_ways(name, problem, peer):
         check(name, problem, as_ours(call()))
         calls.append(call)
     return calls
-
-
-def fastest(calls):
-    """Return the fastest of several calls, by a few turns."""
-    if len(calls) == 1:
-        return calls[0]
-    return calls[int(np.argmin(timing.shortest(*calls, seconds=0, turns=2)))]

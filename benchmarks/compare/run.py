@@ -101,18 +101,18 @@ def readied(task, problem, shape, libraries, effort):
             ready[name] = library
         else:
             left_out[name] = "not enough memory"
-    for step in (lambda library: library.answer(), lambda library: choose(library, effort)):
-        for name in list(ready):
+    steps = [
+        lambda library: library.answer(),
+        lambda library: library.call("choose", effort.too_slow),  # one at a time
+    ]
+    for step, name in product(steps, list(ready)):
+        if name not in left_out:
             try:
                 step(ready[name])
             except tasks.UnsuitableError as reason:
                 left_out[name] = str(reason)
                 del ready[name]
     return ready, left_out
-
-
-def choose(library, effort):
-    return library.call("choose", effort.too_slow)
 
 
 def compare(task, dtype, shape, problem, libraries, effort):
