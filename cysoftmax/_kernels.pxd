@@ -52,7 +52,7 @@ cdef extern from "kernels.h" nogil:
         void (*log)(const void *x, ptrdiff_t n, double shift, const double *inv_temperature,
                     double log_total, void *out) noexcept nogil
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
-        void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi,
+        void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
                          double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
@@ -102,7 +102,7 @@ cdef extern from "kernels.h" nogil:
         bint (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                          bint skip_zeros, double *hi, double *lo) noexcept nogil
-        void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi,
+        void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift, double *hi,
                               double *lo) noexcept nogil
         void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi,
                          const double *lo) noexcept nogil

@@ -85,17 +85,26 @@ cdef inline void sum_chunks(const Job *job, const char *a, ptrdiff_t n,
 
 cdef inline void dot_chunks(const Job *job, const char *a, const char *x, ptrdiff_t n,
                             double shift, bint skip_zeros, Pair *first) noexcept nogil:
-    """Sum a (x - shift) over each chunk of n classes, all but exactly; a is ones if NULL."""
+    """Sum a (x - shift) over each chunk of n classes, all but exactly."""
     cdef Pair *sums
     cdef ptrdiff_t k, at
     for k in range(chunks(n)):
         sums = pair_of(first, k)
         at = k * CHUNK * job.itemsize
-        if a == NULL:
-            job.kernels.diff_sum(x + at, chunk_size(n, k), shift, &sums.hi, &sums.lo)
-        else:
-            job.kernels.dot(a + at, x + at, chunk_size(n, k), shift, skip_zeros, &sums.hi,
-                            &sums.lo)
+        job.kernels.dot(a + at, x + at, chunk_size(n, k), shift, skip_zeros, &sums.hi, &sums.lo)
+
+
+cdef inline void diff_chunks(const Job *job, const char *a, const char *x, ptrdiff_t n,
+                             double shift, Pair *first) noexcept nogil:
+    """Sum a (x - shift), where no term is positive, over each chunk of n classes; a is ones if
+    NULL."""
+    cdef Pair *sums
+    cdef ptrdiff_t k, at
+    for k in range(chunks(n)):
+        sums = pair_of(first, k)
+        at = k * CHUNK * job.itemsize
+        job.kernels.diff_sum(a + at if a != NULL else NULL, x + at, chunk_size(n, k), shift,
+                             &sums.hi, &sums.lo)
 
 
 cdef inline void add_chunks(Total *total, const Pair *first, ptrdiff_t n) noexcept nogil:

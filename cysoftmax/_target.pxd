@@ -18,8 +18,8 @@ from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
     Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
 from cysoftmax._sums cimport (
-    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, sum_chunks,
-    total_of)
+    ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, diff_chunks, dot_chunks,
+    sum_chunks, total_of)
 from cysoftmax._what cimport GRAD
 
 # ---------------------------------------------------------------- open: labels and weights
@@ -215,7 +215,7 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
         dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.sum.target_dot,
                     &s.bad_label)
     if b.w.uniform_mass[weights_of(b, r)] != 0:
-        dot_chunks(job, p.base, p.x, p.n, b.shift[r], True, &sums.sum.uniform_dot)
+        diff_chunks(job, p.base, p.x, p.n, b.shift[r], &sums.sum.uniform_dot)
 
 
 cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r, const Piece *p,

@@ -25,7 +25,7 @@ cdef enum TileSum:                  # what total_tile sums
     MASSES                          # a
     PRODUCTS                        # a (x - shift), 0 where a is 0
     PLAIN_PRODUCTS                  # a x, whatever a is
-    DIFFERENCES                     # x - shift
+    DIFFERENCES                     # a (x - shift), none positive; a is ones if NULL
 
 
 # ---------------------------------------------------------------- sums over the classes of a tile
@@ -37,7 +37,7 @@ cdef inline bint sum_chunk(const Job *job, TileSum what, const char *a, const ch
     if what == MASSES:
         return job.kernels.tile_sum(a + at, n, hi, lo)
     if what == DIFFERENCES:
-        job.kernels.tile_diff_sum(x + at, n, shift, hi, lo)
+        job.kernels.tile_diff_sum(a + at if a != NULL else NULL, x + at, n, shift, hi, lo)
     else:
         job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
     return False
@@ -284,7 +284,7 @@ cdef inline void tile_dots(const Job *job, Scratch *s, Block *b, int t,
     if job.loss.smoothing != 0:
         base = base_of(job, s, t)
         dot = b.uniform_dot_hi + t * TILE
-        total_tile(job, DIFFERENCES if base == NULL else PRODUCTS, base, x, shift, dot,
+        total_tile(job, DIFFERENCES, base, x, shift, dot,
                    b.uniform_dot_lo + t * TILE)
         mend_dots(job, b, t, base, x, dot, b.uniform_dot_lo + t * TILE)
 

@@ -122,8 +122,10 @@ typedef struct {
                 double log_total, void *out);
     /* hi + lo = sum of a, in twice the digits of a real; n is at most CYSOFTMAX_CHUNK. */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
-    /* hi + lo = sum of x - shift for x <= shift; n is at most CYSOFTMAX_CHUNK. */
-    void (*diff_sum)(const void *x, ptrdiff_t n, double shift, double *hi, double *lo);
+    /* hi + lo = sum of a (x - shift) for x <= shift and a >= 0, or of x - shift if a is NULL; where
+       a is 0 so is the term. n is at most CYSOFTMAX_CHUNK. */
+    void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
+                     double *lo);
     /* hi + lo = sum of a (x - shift), the second sum of (19), in twice the digits of a real; n is
        at most CYSOFTMAX_CHUNK. With `skip_zeros` the term of a class with a = 0 is 0 whatever its x
        is, -inf and NaN included. */
@@ -216,7 +218,8 @@ typedef struct {
     int (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, int skip_zeros,
                      double *hi, double *lo);
-    void (*tile_diff_sum)(const void *x, ptrdiff_t n, const double *shift, double *hi, double *lo);
+    void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift,
+                          double *hi, double *lo);
     void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi, const double *lo);
     void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value, ptrdiff_t *index);
     /* Multiply class c of each row with weights[c]; weights: (n,). */

@@ -61,7 +61,7 @@ static void hash_tempered_row(const subject *s, uint64_t *h, const kind *kind, p
     hash_reals(s, h, out, n);
     s->k->log(logits, n, shift, inv_temperature, log_total(s, coarse, fine), out);
     hash_reals(s, h, out, n);
-    s->k->diff_sum(logits, n, shift, &hi, &lo);
+    s->k->diff_sum(NULL, logits, n, shift, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
 }
 

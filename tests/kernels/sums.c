@@ -109,7 +109,7 @@ void diff_sum_is_within_its_bound(const subject *s, const row *r) {
         dead |= r->x[i] == -HUGE_VAL;
         if (!dead) wide_add(&exact, (long double)r->x[i] - r->shift);
     }
-    s->k->diff_sum(r->logits, r->n, r->shift, &hi, &lo);
+    s->k->diff_sum(NULL, r->logits, r->n, r->shift, &hi, &lo);
     if (dead)
         CHECK_ROW(hi == -HUGE_VAL);
     else
@@ -123,10 +123,10 @@ void diff_sum_is_infinite_or_nan_where_a_logit_is(const subject *s) {
         for (ptrdiff_t c = 0; c < n; c++, release()) {
             fill(s, &KINDS[0], (uint64_t)n, x, n);
             x[c] = -HUGE_VAL;
-            s->k->diff_sum(reals(s, x, n), n, 8, &hi, &lo);
+            s->k->diff_sum(NULL, reals(s, x, n), n, 8, &hi, &lo);
             CHECK(hi == -HUGE_VAL, n);
             x[c] = NAN;
-            s->k->diff_sum(reals(s, x, n), n, 8, &hi, &lo);
+            s->k->diff_sum(NULL, reals(s, x, n), n, 8, &hi, &lo);
             CHECK(isnan(hi), n);
         }
 }
