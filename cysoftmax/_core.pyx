@@ -20,7 +20,7 @@ from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
 from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
-from cysoftmax._numbers cimport read_labels
+from cysoftmax._numbers cimport MOST_LABELS, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
@@ -80,7 +80,6 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
 cdef enum:
-    LABELS_AT_ONCE = 512            # of one check of labels
     SMALL = 12 * PAGE // 8          # doubles: memory of a small call
 
 
@@ -115,6 +114,9 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
             if outcome.bad_label:
                 return
             add_up(job, outcome)
+        if outcome.weight == 0 and job.plan.labels_weigh_1:     # the labels were not read
+            job.plan.labels_weigh_1 = False
+            outcome.bad_label = walk(job, memory, True)
         if outcome.weight == 0:
             return
         job.loss.divisor = outcome.weight
@@ -126,8 +128,8 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
 
 
 cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) except -1:
-    """Plan a call, give it memory, and do it. With `sums`, losses are added up, and weights if it is
-    for their `mean`."""
+    """Plan a call, give it memory, and do it. With `sums`, losses are added up, and for their
+    `mean` weights, too."""
     cdef double[SMALL] small        # malloc takes longer than a few short rows do
     cdef char *memory = <char *>small
     cdef ptrdiff_t n_bytes, numbers = 0
@@ -371,7 +373,7 @@ cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) ex
         fill_job(&job, 0, x, None, target, options)
     finally:
         fp_leave(mode)
-    cdef ptrdiff_t n_blocks = (job.n_rows + LABELS_AT_ONCE - 1) // LABELS_AT_ONCE, i
+    cdef ptrdiff_t n_blocks = (job.n_rows + MOST_LABELS - 1) // MOST_LABELS, i
     cdef int threads = thread_count(n_threads, job.n_rows), bad = 0
     if threads == 1:
         with nogil:
@@ -385,10 +387,10 @@ cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) ex
 
 cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
     """Return whether any of a number of labels is out of range."""
-    cdef ptrdiff_t[LABELS_AT_ONCE] y
-    cdef char[LABELS_AT_ONCE] ignored
-    cdef ptrdiff_t first = block * LABELS_AT_ONCE
-    return read_labels(job, first, <int>min(<ptrdiff_t>LABELS_AT_ONCE, job.n_rows - first), y,
+    cdef ptrdiff_t[MOST_LABELS] y
+    cdef char[MOST_LABELS] ignored
+    cdef ptrdiff_t first = block * MOST_LABELS
+    return read_labels(job, first, <int>min(<ptrdiff_t>MOST_LABELS, job.n_rows - first), y,
                        ignored)
 
 

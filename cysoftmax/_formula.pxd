@@ -260,8 +260,8 @@ cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
 
 
 cdef inline bint all_finite(const double *values, int n) noexcept nogil:
-    """Return whether n numbers are finite. (Adding 1 to the exponent of one that is not carries into
-    its sign bit: a loop of integers, which becomes vectors.)"""
+    """Return whether n numbers are finite. (Adding 1 to the exponent of one that is not carries
+    into its sign bit: a loop of integers, which becomes vectors.)"""
     cdef uint64_t bits, carries = 0
     cdef int r
     for r in range(n):

@@ -102,8 +102,8 @@ cdef extern from "kernels.h" nogil:
         bint (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                          bint skip_zeros, double *hi, double *lo) noexcept nogil
-        void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift, double *hi,
-                              double *lo) noexcept nogil
+        void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift,
+                              double *hi, double *lo) noexcept nogil
         void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi,
                          const double *lo) noexcept nogil
         void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value,

@@ -16,7 +16,8 @@ from cysoftmax._spans cimport (
 from cysoftmax._sums cimport ChunkSums
 from cysoftmax._target cimport open_block
 from cysoftmax._threads cimport thread_num
-from cysoftmax._tiles cimport load_tiles, reduce_tiles, weigh_tiles, write_tiles
+from cysoftmax._tiles cimport (
+    load_tiles, reduce_tiles, skip_tiles, skips_all, weigh_tiles, write_tiles)
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
 
@@ -28,7 +29,9 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
     cdef char *tiles
     cdef int begin = 0, end
     open_block_at(job, s, b, index, False)
-    if job.plan.way == TILES:
+    if job.plan.way == TILES and skips_all(b):
+        skip_tiles(job, s, b)
+    elif job.plan.way == TILES:
         tiles = s.buffers[s.current]    # reduce_tiles makes the next block's buffer the current one
         load_tiles(job, s, b)
         reduce_tiles(job, s, b, tiles)

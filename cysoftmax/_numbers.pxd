@@ -9,6 +9,9 @@ from libc.string cimport memcpy
 
 from cysoftmax._job cimport Array, Job, class_at, evenly_spaced, expect, row_at
 
+cdef enum:
+    MOST_LABELS = 512               # that read_labels reads at a time
+
 ctypedef fused integer:
     int8_t
     int16_t
@@ -102,12 +105,13 @@ cdef inline void load_reals(const Job *job, const Array *array, const char *plac
     elif step == array.item:
         job.kernels.convert(place, array.kind, array.item, n, into)
     else:
-        load_strided(array, place, step, n, into, size)
+        load_strided(job, array, place, step, n, into)
 
 
-cdef inline void load_strided(const Array *array, const char *place, ptrdiff_t step, ptrdiff_t n,
-                              char *into, ptrdiff_t size) noexcept nogil:
+cdef inline void load_strided(const Job *job, const Array *array, const char *place, ptrdiff_t step,
+                              ptrdiff_t n, char *into) noexcept nogil:
     """Do that for strided numbers, but those of 16 bits."""
+    cdef ptrdiff_t size = job.itemsize
     if array.kind == c'f':
         if size == 4:
             copy_items(place, step, n, into, 4, 4)
@@ -127,6 +131,9 @@ cdef inline void load_strided(const Array *array, const char *place, ptrdiff_t s
             convert[int32_t](<const int32_t *>place, step, n, into, size)
         else:
             convert[int64_t](<const int64_t *>place, step, n, into, size)
+    elif array.kind == c'?':
+        copy_items(place, step, n, into + n * (size - 1), 1, 1)     # upwards, as in load_halves
+        job.kernels.convert(into + n * (size - 1), c'?', 1, n, into)
     elif array.item == 1:
         convert[uint8_t](<const uint8_t *>place, step, n, into, size)
     elif array.item == 2:
@@ -245,7 +252,8 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
     thread that changes it cannot make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
-    cdef uint64_t differs, outside, is_ignored, any_bad = 0, ignores = job.loss.ignores
+    cdef uint64_t differs, outside, any_bad = 0, ignores = job.loss.ignores
+    cdef uint64_t[MOST_LABELS] is_ignored
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
     cdef bint spaced = evenly_spaced(job, first, n)
@@ -269,21 +277,23 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
             signs |= (differs - 1) & ~differs
     if signs >> 63 == 0:
         return False
+    expect(n <= MOST_LABELS)
     for r in range(n):              # without a branch: rows may be ignored at random
         label = <uint64_t>y[r]
         differs = label ^ ignore
-        is_ignored = ((differs - 1) & ~differs) >> 63 & ignores
+        is_ignored[r] = ((differs - 1) & ~differs) >> 63 & ignores
         outside = (label | (last - label)) >> 63
-        any_bad |= outside & ~is_ignored
-        ignored[r] = <char>is_ignored
-        y[r] &= <ptrdiff_t>((outside | is_ignored) - 1)
+        any_bad |= outside & ~is_ignored[r]
+        y[r] &= <ptrdiff_t>((outside | is_ignored[r]) - 1)
+    for r in range(n):              # apart: numbers of another size would keep it from vectors
+        ignored[r] = <char>is_ignored[r]
     return any_bad != 0
 
 
 cdef inline bint read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,
                              char *ignored) noexcept nogil:
-    """Read the labels of n rows into y, and which of them are `ignored`, where all are False; return
-    whether any is out of range. That one, and those ignored, become class 0."""
+    """Read the labels of n <= MOST_LABELS rows into y, and which of them are `ignored`, where all
+    are False; return whether any is out of range. That one, and those ignored, become class 0."""
     cdef bint signed = job.target.kind == c'i'
     if job.target.item == 8:
         if signed:

@@ -159,16 +159,20 @@ cdef inline void plan_rows(Job *job) noexcept:
 cdef inline bint suits_tiles(const Job *job) noexcept:
     """Return whether sixteen rows at a time are faster: short rows, unless they are few, or strided
     ones that fit."""
+    if not rows_fill_tiles(job):
+        return False
     if job.x.step == job.x.item:
-        return rows_fill_tiles(job) and job.n_classes <= (
+        return job.n_classes <= (
             job.kernels.tile_classes_read if job.out.data == NULL else job.kernels.tile_classes)
     return job.n_classes <= TILES_IN_L2 // (TILE * job.itemsize)
 
 
 cdef inline bint rows_fill_tiles(const Job *job) noexcept:
     """Return whether there are rows enough. A partly filled tile costs as much as a full one: as
-    much as 5 single rows of a few classes, or 15 single rows of 400 bytes."""
-    cdef ptrdiff_t as_rows = min(<ptrdiff_t>15, 4 + job.n_classes * job.itemsize // 32)
+    much as 5 single rows of a few classes, or 15 single rows of 400 bytes; or 10 strided ones,
+    which have to be copied."""
+    cdef ptrdiff_t most = 15 if job.x.step == job.x.item else 10
+    cdef ptrdiff_t as_rows = min(most, 4 + job.n_classes * job.itemsize // 32)
     return count_sixteens(job.n_rows) * as_rows < job.n_rows
 
 

@@ -4,7 +4,7 @@
 # enter as the longest runs that lie side by side: classes of sixteen rows, or rows of a class.
 # Touches the caller's arrays and the tiles of one thread; knows no formula.
 
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport Block
@@ -140,8 +140,8 @@ cdef inline void scatter_entries(const index_type *classes, const Job *job, Scra
     cdef const Array *entries = &job.sparse.entries
     cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, n_classes = job.n_classes
     cdef ptrdiff_t j = entry_bound(job, b.first), begin = j, ready = j, end, c
-    cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows)), any_outside = 0
-    cdef int r
+    cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows))
+    cdef int r, outside, any_outside = 0
     cdef char *place
     for r in range(b.n_rows):
         place = tile_of(job, tiles, r // TILE) + r % TILE * job.itemsize
@@ -152,14 +152,15 @@ cdef inline void scatter_entries(const index_type *classes, const Job *job, Scra
                 load_reals(job, entries, entries.data + j * entries.item, entries.item,
                            ready - begin, s.staging)
             c = <ptrdiff_t>(<const volatile index_type *>classes)[j]
-            any_outside |= c | (n_classes - 1 - c)
-            c = c if 0 <= c < n_classes else 0      # changed since it was checked
+            outside = <uint64_t>c >= <uint64_t>n_classes
+            any_outside |= outside
+            c = 0 if outside else c                 # changed since it was checked
             if job.itemsize == 4:
                 (<float *>place)[c * TILE] = (<float *>s.staging)[j - begin]
             else:
                 (<double *>place)[c * TILE] = (<double *>s.staging)[j - begin]
             j += 1
-    if any_outside < 0:
+    if any_outside:
         s.bad_label = True
 
 

@@ -258,8 +258,9 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
     if labels:
         for t in range(n_tiles):
             r = t * TILE
-            job.kernels.terms(b.w.label_mass + (0 if b.alike else r), <char *>gathered + r * job.itemsize, b.shift + r, TILE,
-                              b.target_dot_hi + r, b.target_dot_lo + r)
+            job.kernels.terms(
+                b.w.label_mass + (0 if b.alike else r), <char *>gathered + r * job.itemsize,
+                b.shift + r, TILE, b.target_dot_hi + r, b.target_dot_lo + r)
     if job.what & STATS:
         for t in range(n_tiles):
             tile_stats(job, s, b, t, tile_of(job, tiles, t))
@@ -434,6 +435,35 @@ cdef inline void write_tiles(const Job *job, Scratch *s, Block *b,
         store_array(job, s, &job.out, b, outputs, scaled, True)
 
 
+cdef inline bint skips_all(const Block *b) noexcept nogil:
+    """Return whether all rows of a block are skipped."""
+    cdef int r, skipped = 0
+    if not b.any_skipped:
+        return False
+    for r in range(b.n_rows):
+        skipped += b.skipped[r]
+    return skipped == b.n_rows
+
+
+cdef inline void skip_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil:
+    """Store the outputs of a block of skipped rows, of which nothing was read. (Its logits may have
+    been copied ahead; that is forgotten.)"""
+    cdef char *tiles = s.buffers[s.current]
+    cdef int n_tiles = <int>count_sixteens(b.n_rows), t
+    s.tiles_ready = -1
+    if job.out.data == NULL:
+        return
+    for t in range(n_tiles):
+        memset(tile_of(job, tiles, t), 0, job.n_classes * TILE * job.itemsize)
+    if job.what & VARIANCE:
+        store_array(job, s, &job.variance, b, tiles, False, False)
+    if masked_value(job) != 0:
+        for t in range(n_tiles):
+            job.kernels.tile_skip(b.skipped + t * TILE, job.n_classes, masked_value(job),
+                                  tile_of(job, tiles, t))
+    store_array(job, s, &job.out, b, tiles, False, True)
+
+
 cdef inline void finish_tile(const Job *job, Scratch *s, const Block *b, int t,
                              const char *gathered, bint scaled, char *tile) noexcept nogil:
     """Make the output of a tile's rows of their exps or logits, in place; but for the scaling, if
@@ -492,8 +522,8 @@ cdef inline void tile_gradient(const Job *job, Scratch *s, const Block *b, int t
 
 
 cdef inline bint is_cleared(const Job *job, const Block *b) noexcept nogil:
-    """Return whether masked entries of a block have to be overwritten once they are computed: unless
-    the exps of 0 that they have give the right value."""
+    """Return whether masked entries of a block have to be overwritten once they are computed:
+    unless the exps of 0 that they have give the right value."""
     cdef int r
     if job.where.data != NULL and not job.what & SOFTMAX:
         return True

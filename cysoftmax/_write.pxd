@@ -80,6 +80,7 @@ cdef inline void gradient(const Job *job, Scratch *s, const Block *b, int r, con
     """Compute the gradient (30), (31) of a piece from its exps, which are overwritten."""
     cdef int i = weights_of(b, r)
     cdef bint has_target = job.loss.confidence != 0     # or else all of it is smoothed away
+    cdef double base_weight = uniform_factor(b, i) if job.loss.smoothing != 0 else 0
     cdef char *a = NULL
     if job.target_is == DISTRIBUTION and has_target:
         a = p.a
@@ -87,7 +88,7 @@ cdef inline void gradient(const Job *job, Scratch *s, const Block *b, int r, con
                                      b.w.surplus[i], b.coarse[r], b.fine[r])
     elif job.target_is == SPARSE and has_target:
         minus_rest_at_entries(job, s, b, r, p)
-    job.kernels.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], p.base, uniform_factor(b, i), a,
+    job.kernels.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], p.base, base_weight, a,
                       target_factor(job, b, i), out)
     if job.target_is == SPARSE and has_target:
         subtract_entries(job, s, b, r, p, out)

@@ -1,7 +1,8 @@
 // The table of kernels: what the Cython core may ask of an instruction set.
 //
 // A kernel knows contiguous reals. It allocates nothing, raises no error and keeps no state. The
-// definitions are in rows.inc, lanes.inc and doubles.inc.
+// definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, convert.inc, half.inc and
+// doubles.inc.
 //
 // Numbers in parentheses, as (21), are equations of docs/derivation.md. Shapes: (n,) is n reals
 // side by side, (16,) one double for each of 16 rows unless another type is given. A tile (n, 16)
@@ -73,17 +74,17 @@ typedef struct {
 
 // What tile_gradient needs of 16 rows: (16,) each, but for tiles.
 typedef struct {
-    const double *hi, *lo;              // what exps are multiplied with
-    const double *coarse, *fine;        // the sum of the exps
-    const double *rest_from;            // the smallest mass of a class for which (31) is used,
+    const double *hi, *lo;               // what exps are multiplied with
+    const double *coarse, *fine;         // the sum of the exps
+    const double *rest_from;             // the smallest mass of a class for which (31) is used,
     const double *target_mass, *surplus; // and what that class' mass is then reduced by
-    const double *target_weight;        // what masses are multiplied with before
-                                        // they are subtracted
-    const ptrdiff_t *label;             // the class that has the whole mass, or NULL
+    const double *target_weight;         // what masses are multiplied with before
+                                         // they are subtracted
+    const ptrdiff_t *label;              // the class that has the whole mass, or NULL
     const double *label_mass;
-    void *a;                            // a tile: the mass of each class, or NULL
-    const void *base;                   // a tile, or NULL: all ones
-    const double *base_weight;          // or NULL: no base is subtracted
+    void *a;                   // a tile: the mass of each class, or NULL
+    const void *base;          // a tile, or NULL: all ones
+    const double *base_weight; // or NULL: no base is subtracted
 } cysoftmax_gradient;
 
 // `real` is the dtype of the table, float or double; a pointer to void points to reals.
@@ -155,7 +156,8 @@ typedef struct {
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out);
-    /* out = source, as reals. The kind is 'i' (signed), 'u' (unsigned), 'f' (float), 'd' (double) or
+    /* out = source, as reals. The kind is 'i' (signed), 'u' (unsigned), 'f' (float), 'd' (double)
+       or
        '?' (a truth value: 1 if not 0), `item` the bytes of one number. */
     void (*convert)(const void *source, int kind, ptrdiff_t item, ptrdiff_t n, void *out);
 
@@ -207,8 +209,7 @@ typedef struct {
     /* tile = tile (hi + lo) */
     void (*tile_scale)(void *tile, ptrdiff_t n, const double *hi, const double *lo);
     /* What `subtract` does for class y[r] of each row r, if mass[r] != 0. */
-    void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass,
-                          const double *weight);
+    void (*tile_subtract)(void *tile, const ptrdiff_t *y, const double *mass, const double *weight);
     /* What minus_rest or minus_rest_major, `scale` and `subtract` do for each row, in place of its
        exps; a is overwritten. Labels only for at most
        CYSOFTMAX_FEW classes. */
@@ -224,8 +225,8 @@ typedef struct {
     void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value, ptrdiff_t *index);
     /* Multiply class c of each row with weights[c]; weights: (n,). */
     void (*tile_multiply)(void *a, const void *weights, ptrdiff_t n);
-    /* x = where ? x : -inf for a tile `where`, true if not 0, unless that is NULL; largest[r] is then
-       what `max` returns. */
+    /* x = where ? x : -inf for a tile `where`, true if not 0, unless that is NULL; largest[r] is
+       then what `max` returns. */
     void (*tile_select)(const void *where, ptrdiff_t n, void *x, double *largest);
     /* tile = where ? tile : value; and tile = value for each row r with skipped[r] != 0. */
     void (*tile_mask)(const void *where, ptrdiff_t n, double value, void *tile);
