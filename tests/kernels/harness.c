@@ -298,6 +298,12 @@ void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken,
     t->logits = copy(s, t->tile, n * TILE);
 }
 
+int row_of_tile_is(const subject *s, const void *tile, int r, const void *row, ptrdiff_t n) {
+    for (ptrdiff_t c = 0; c < n; c++)
+        if (!same_bits(get(s, tile, c * TILE + r), get(s, row, c))) return 0;
+    return 1;
+}
+
 // ---------------------------------------------------------------- doubles
 
 double any_rest(int i) {

@@ -181,6 +181,9 @@ typedef struct {
 
 void make_tile(const subject *s, tile16 *t, ptrdiff_t n, int broken, const double *inv_temperature);
 
+// Whether row r of a tile has the bits of a row; any NaN is like any other.
+int row_of_tile_is(const subject *s, const void *tile, int r, const void *row, ptrdiff_t n);
+
 // Inputs of the functions on doubles: a sum of all exps but the largest, of any magnitude or 0; and
 // a total with a weight to divide by it.
 double any_rest(int i);

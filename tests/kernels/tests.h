@@ -72,10 +72,29 @@
     ONCE(short_floats_of_every_length_are_stored_whole_and_alone)                                 \
     /* tiles.c */                                                                                 \
     ONCE(tile_load_gathers_every_layout)                                                          \
+    ONCE(rows_of_few_classes_are_loaded_from_nowhere_else)                                        \
     ONCE(tile_store_scatters_and_writes_nothing_else)                                             \
+    ONCE(rows_of_few_classes_are_stored_nowhere_else)                                             \
     ONCE(tiles_store_undoes_tiles_load_and_writes_nothing_else)                                   \
     ONCE(tile_variance_writes_nothing_else)                                                       \
     ONCE(tiles_agree_with_rows_to_the_last_bit)                                                   \
+    /* targets.c */                                                                               \
+    ONCE(masses_of_sixteen_rows_are_those_of_each)                                                \
+    ONCE(dots_of_sixteen_rows_are_those_of_each)                                                  \
+    ONCE(differences_of_sixteen_rows_are_those_of_each)                                           \
+    ONCE(the_vjp_of_sixteen_rows_is_that_of_each)                                                 \
+    ONCE(places_in_sixteen_rows_are_those_in_each)                                                \
+    ONCE(weights_of_classes_multiply_sixteen_rows_as_each)                                        \
+    ONCE(masks_select_in_sixteen_rows_what_they_do_in_each)                                       \
+    ONCE(without_a_mask_nothing_changes_and_maxima_are_those_of_each_row)                         \
+    ONCE(skipped_rows_and_no_others_are_filled)                                                   \
+    ONCE(numbers_of_labels_are_gathered)                                                          \
+    ONCE(masses_of_labels_are_subtracted_in_sixteen_rows_as_in_each)                              \
+    ONCE(gradients_of_sixteen_labels_are_those_of_each)                                           \
+    ONCE(gradients_of_sixteen_distributions_are_those_of_each)                                    \
+    ONCE(gradients_without_a_target_are_scaled_less_the_base)                                     \
+    /* convert.c */                                                                               \
+    ONCE(numbers_of_each_dtype_become_reals)                                                      \
     /* doubles.c */                                                                               \
     DOUBLES(log_total_is_within_one_ulp)                                                          \
     DOUBLES(log_total_of_one_is_zero_and_of_nan_nan)                                              \

@@ -58,6 +58,29 @@ void tile_load_gathers_every_layout(const subject *s) {
         }
 }
 
+// Rows so short that several share a vector, at every offset from a cache line. A vector that
+// reaches into the next row must not take its numbers for those of this one, and the last row
+// has nothing behind it.
+void rows_of_few_classes_are_loaded_from_nowhere_else(const subject *s) {
+    double largest[TILE];
+    void *rows[TILE];
+    for (ptrdiff_t n = 1; n <= 4; n++)
+        for (ptrdiff_t offset = 0; offset < 64 / s->t->size; offset++)
+            for (int falling = 0; falling < 2; falling++, release()) {
+                int ok = 1;
+                void *x = at(s, reals(s, NULL, offset + n * TILE), offset);
+                void *tile = guarded(s, n * TILE, 0);
+                for (ptrdiff_t i = 0; i < n * TILE; i++)
+                    put(s, x, i, i % 13 == 5 ? NAN : (double)(falling ? -i : i));
+                for (int r = 0; r < TILE; r++) rows[r] = at(s, x, r * n);
+                s->k->tile_load((const void *const *)rows, 1, n, tile, largest);
+                for (int r = 0; r < TILE; r++)
+                    ok &= row_of_tile_is(s, tile, r, rows[r], n) &&
+                          largest[r] == s->k->max(rows[r], n);
+                CHECK(ok && canaries_live(s, tile, n * TILE), n);
+            }
+}
+
 // What rows are scaled with: each has a factor of its own.
 typedef struct {
     double hi[CYSOFTMAX_TILES * TILE], lo[CYSOFTMAX_TILES * TILE];
@@ -98,6 +121,33 @@ void tile_store_scatters_and_writes_nothing_else(const subject *s) {
             for (int n_rows = 1; n_rows <= TILE; n_rows += n > 20 && n_rows < 15 ? 7 : 1, release())
                 for (int scaled = 0; scaled < 2; scaled++)
                     check_tile_store(s, l, n, n_rows, scaled);
+}
+
+// Sixteen rows that follow each other; or all but the last do, which lies `apart`.
+static void check_short_store(const subject *s, ptrdiff_t n, ptrdiff_t offset, int apart,
+                              int scaled) {
+    const row_factors *f = some_factors();
+    const ptrdiff_t reach = (TILE + (apart ? 2 : 0)) * n;
+    void *rows[TILE], *tile = reals(s, NULL, n * TILE);
+    uint64_t seed = (uint64_t)(n + offset);
+    for (ptrdiff_t i = 0; i < n * TILE; i++) put(s, tile, i, i % 11 == 3 ? NAN : noise(&seed));
+    void *stored = copy(s, tile, n * TILE), *before = copy(s, tile, n * TILE);
+    if (scaled) s->k->tile_scale(stored, n, f->hi, f->lo);
+    void *out = guarded(s, reach, offset);
+    for (ptrdiff_t i = 0; i < reach; i++) put(s, out, i, 42);
+    for (int r = 0; r < TILE; r++) rows[r] = at(s, out, r * n);
+    if (apart) rows[TILE - 1] = at(s, out, (TILE + 1) * n);
+    s->k->tile_store(tile, n, scaled ? f->hi : NULL, f->lo, rows, 1, TILE);
+    int ok = canaries_live(s, out, reach) && same_reals(s, tile, before, n * TILE);
+    for (int r = 0; r < TILE; r++) ok &= row_of_tile_is(s, stored, r, rows[r], n);
+    for (ptrdiff_t i = (TILE - 1) * n; i < (TILE + 1) * n && apart; i++) ok &= get(s, out, i) == 42;
+    check(s, ok, "rows_of_few_classes_are_stored_nowhere_else", "n = %td, offset %td", n, offset);
+}
+
+void rows_of_few_classes_are_stored_nowhere_else(const subject *s) {
+    for (ptrdiff_t n = 1; n <= 4; n++)
+        for (ptrdiff_t offset = 0; offset < 64 / s->t->size; offset++)
+            for (int k = 0; k < 4; k++, release()) check_short_store(s, n, offset, k % 2, k / 2);
 }
 
 // Tiles side by side, stored all at once, or `some` at a time.
@@ -151,12 +201,6 @@ void tiles_store_undoes_tiles_load_and_writes_nothing_else(const subject *s) {
                 }
                 CHECK(ok, n);
             }
-}
-
-static int row_of_tile_is(const subject *s, const void *tile, int r, const void *row, ptrdiff_t n) {
-    for (ptrdiff_t c = 0; c < n; c++)
-        if (!same_bits(get(s, tile, c * TILE + r), get(s, row, c))) return 0;
-    return 1;
 }
 
 static void tile_sums_are_those_of_the_rows(const subject *s, tile16 *t) {
