@@ -113,7 +113,7 @@ typedef struct {
                    cysoftmax_carry *carry);
     void (*stream_copy)(const void *row, ptrdiff_t n, void *out, cysoftmax_carry *carry);
     void (*store_carry)(cysoftmax_carry *carry);
-    /* *out -= a weight for one real, with the rounding of `scale` for a class with a != 0. */
+    /* *out -= a weight for one real, with the bits of `scale` for a class with that a. */
     void (*subtract)(void *out, double a, double weight);
     /* out = weight p (1 - p) (33) for p = e (hi + lo) and hi + lo = 1 / (coarse + fine) */
     void (*variance)(const void *e, ptrdiff_t n, double hi, double lo, double coarse, double fine,

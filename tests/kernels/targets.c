@@ -289,7 +289,7 @@ void numbers_of_labels_are_gathered(const subject *s) {
 }
 
 void masses_of_labels_are_subtracted_in_sixteen_rows_as_in_each(const subject *s) {
-    static const double MASS[] = {1, 0, 0.7, -0.3, -0.0, NAN, 1e-30};
+    static const double MASS[] = {1, 0, 0.7, -0.3, -0.0, NAN, 1e-30, -1e-300};
     static const double WEIGHT[] = {0.3, -2, 0, 1e30, -0.0, HUGE_VAL};
     double mass[TILE], weight[TILE];
     ptrdiff_t y[TILE];
@@ -326,7 +326,7 @@ typedef struct {
 } gradients;
 
 static void make_exps(const subject *s, gradients *t, ptrdiff_t n, int variant) {
-    static const double WEIGHTS[] = {1, 0.3, -2, 0, 1e-30, 7};
+    static const double WEIGHTS[] = {1, 0.3, -2, 0, 1e-30, 7, -0.0, -1e-300};
     double weight[TILE], inverse[2];
     tile16 x;
     make_inverse(0.3, inverse);
@@ -414,7 +414,7 @@ static void check_gradients_of_labels(const subject *s, gradients *t, int steps)
 }
 
 void gradients_of_sixteen_labels_are_those_of_each(const subject *s) {
-    static const double MASS[] = {1, 0, 0.7, 2.5, 0.4, 1, -0.0};
+    static const double MASS[] = {1, 0, 0.7, 1e-300, 2.5, 0.4, 1, -0.0};
     static gradients t;
     for (int i = 0; i < SIZES; i++)
         for (int variant = 0; variant < 12; variant++)
