@@ -3,9 +3,11 @@
 cimport numpy as cnp
 
 cdef class Options:
-    cdef readonly object class_weight   # once checked: of the dtype that is computed in
+    cdef readonly object class_weight   # once checked: of the dtype that is computed in,
+    cdef readonly int class_exponent    # and to be multiplied by 2 to this power
     cdef readonly object sample_weight  # float64, of the shape of the rows
     cdef readonly bint sample_may_be_0  # whether any was, when they were checked
+    cdef readonly bint moderate         # all weights are of moderate size, and none is 0
     cdef readonly object ignore_index   # None unless a label can have this value
     cdef readonly object label_smoothing, z_loss, temperature
     cdef readonly object where          # bool, of the shape of the logits, class axis last

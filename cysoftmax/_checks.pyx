@@ -29,6 +29,11 @@ cnp.import_array()
 REAL = (FLOAT, DOUBLE)
 
 LARGEST = float(np.finfo(np.float64).max)
+# Weights from here to the reciprocal need no exponents of their own in the core.
+MODERATE = 2.0**-25
+# The largest class weight, by the dtype computed in, from which no exponent is taken out: products
+# with masses, factors and all other weights then stay within the range of the dtype.
+CLASS_WEIGHTS = {"f": (2.0**-30, 2.0**100), "d": (2.0**-300, 2.0**900)}
 # Temperatures from here to the reciprocal: 1 / temperature has all of its digits in a float32, and
 # a difference of logits that overflows belongs to an exp that is 0.
 LEAST_TEMPERATURE = 2.0**-60
@@ -215,19 +220,23 @@ def broadcast_to(array, name, shape, whose):
 
 
 def check_weights(array, name):
-    """Raise an error unless all entries of ``array`` are finite and >= 0; return the smallest."""
+    """Raise an error unless all entries of ``array`` are finite and >= 0; return the smallest and
+    the largest."""
+    if not array.size:
+        return 1.0, 1.0
     with DefaultMode(), np.errstate(all="ignore"):
-        smallest = array.min() if array.size else 1.0
-        good = smallest >= 0 and not (array.size and array.max() == np.inf)
+        least, most = float(array.min()), float(array.max())
+        good = least >= 0 and most < np.inf
     if not good:
         bad = np.argwhere(~((array >= 0) & (array < np.inf)))[0]
         at = f" at index {tuple(int(i) for i in bad)}" if array.ndim else ""
         raise ValueError(f"{name} must be finite and >= 0; got {array[tuple(bad)]}{at}")
-    return smallest
+    return least, most
 
 
 def check_class_weight(value, x, axis):
-    """Return the weights of the classes as a contiguous array, in the dtype computed in."""
+    """Return the weights of the classes as a contiguous array, in the dtype computed in; the
+    exponent of the power of two that they are to be multiplied by; whether all are moderate."""
     if isinstance(value, str | dict):
         came = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
         raise TypeError(f"class_weight must hold one number for each class, in order; got {came}")
@@ -237,7 +246,9 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    check_weights(native(array, DOUBLE) if array.dtype not in REAL else array, "class_weight")
+    smallest, largest = check_weights(
+        native(array, DOUBLE) if array.dtype not in REAL else array, "class_weight"
+    )
     weight = contiguous(array, compute_dtype(x.dtype))
     with DefaultMode():
         fits = weight.size == 0 or weight.max() < np.inf
@@ -245,7 +256,21 @@ def check_class_weight(value, x, axis):
         raise ValueError(
             f"class_weight must be within the range of {weight.dtype}; got {array.max()}"
         )
-    return weight
+    least, most = CLASS_WEIGHTS[weight.dtype.char]
+    if least <= largest <= most:
+        return weight, 0, MODERATE <= smallest and largest < 1 / MODERATE
+    return *without_exponent(array, weight.dtype, most), False
+
+
+def without_exponent(array, dtype, most):
+    """Return class weights divided by a power of two, and its exponent. The largest becomes about
+    1 if it is small, and about `most` if it is large: small ones may be beside it."""
+    with DefaultMode(), np.errstate(all="ignore"):
+        array = array.astype(np.float64)
+        exponent = int(np.frexp(array.max(initial=0))[1])
+        if exponent > 0:
+            exponent -= int(np.log2(most))
+        return np.ldexp(array, -exponent).astype(dtype), exponent
 
 
 cdef per_row(value, name, cnp.ndarray x, int axis, bint or_bool=False):
@@ -354,11 +379,15 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
     """
     if options is None:
         return 0
+    options.moderate = True
     if options.class_weight is not None:
-        options.class_weight = check_class_weight(options.class_weight, x, axis)
+        options.class_weight, options.class_exponent, options.moderate = check_class_weight(
+            options.class_weight, x, axis)
     if options.sample_weight is not None:
         options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis, True)
-        options.sample_may_be_0 = check_weights(options.sample_weight, "sample_weight") == 0
+        least, most = check_weights(options.sample_weight, "sample_weight")
+        options.sample_may_be_0 = least == 0
+        options.moderate &= MODERATE <= least and most < 1 / MODERATE
     if options.ignore_index is not None:
         options.ignore_index = check_ignore_index(options.ignore_index, labels)
     options.label_smoothing = check_number(options.label_smoothing, "label_smoothing", 0.0, 1.0)

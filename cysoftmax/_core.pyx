@@ -10,24 +10,26 @@ docs/design.md says how the files beside this one fit together.
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport NAN
+from libc.math cimport NAN, isfinite, ldexp
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cysoftmax._formula cimport factor_for
+from cysoftmax._formula cimport factor_for, has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
-    CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, RowWeights)
+    CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
+    Sums)
 from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
-    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, total_of, total_of_rows,
+    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, sum_rows, total_of,
     total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
+from cysoftmax._wide cimport Wide, narrow
 
 import os
 
@@ -86,27 +88,28 @@ cdef enum:
 # ---------------------------------------------------------------- a whole call
 
 cdef struct Outcome:
-    double loss, weight             # the sums over all rows
+    Wide loss, weight               # the sums over all rows
     bint bad_label                  # a label was out of range; nothing else is meant then
 
 
 cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
     """Add up losses of all rows, and their weights if they differ, in the one order."""
+    cdef const Sums *sums = &job.sums
     cdef ptrdiff_t n_sixteens = count_sixteens(job.n_rows)
-    if job.plan.sums_each_row:
-        outcome.loss = total_of_rows(job, job.sums.losses, job.n_rows)
-        if job.sums.adds_weights:
-            outcome.weight = total_of_rows(job, job.sums.weights, job.n_rows)
-    else:
-        outcome.loss = total_of_sixteens(job.sums.sixteens, n_sixteens)
-        if job.sums.adds_weights:
-            outcome.weight = total_of_sixteens(job.sums.sixteens + 2, n_sixteens)
+    if job.what & LOSS:
+        if sums.losses != NULL:
+            sum_rows(job, sums.losses, job.n_rows, sums.sixteens, sums.exponents)
+        outcome.loss = total_of_sixteens(sums.sixteens, sums.exponents, n_sixteens)
+    if sums.adds_weights:
+        if sums.losses != NULL:
+            sum_rows(job, sums.weights, job.n_rows, sums.sixteens + 2, sums.exponents + 1)
+        outcome.weight = total_of_sixteens(sums.sixteens + 2, sums.exponents + 1, n_sixteens)
 
 
 cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome) noexcept nogil:
     """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
     written if that is 0, or if a label is out of range."""
-    outcome.weight = job.n_rows
+    outcome.weight = Wide(job.n_rows, 0)
     job.sums.adds_weights = mean and job.plan.weighted
     if mean and job.out.data != NULL:
         if job.plan.weighted:
@@ -114,10 +117,10 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
             if outcome.bad_label:
                 return
             add_up(job, outcome)
-        if outcome.weight == 0 and job.plan.labels_weigh_1:     # the labels were not read
+        if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
             job.plan.labels_weigh_1 = False
             outcome.bad_label = walk(job, memory, True)
-        if outcome.weight == 0:
+        if outcome.weight.part == 0:
             return
         job.loss.divisor = outcome.weight
         job.sums.adds_weights = False
@@ -132,25 +135,29 @@ cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) ex
     `mean` weights, too."""
     cdef double[SMALL] small        # malloc takes longer than a few short rows do
     cdef char *memory = <char *>small
-    cdef ptrdiff_t n_bytes, numbers = 0
-    outcome[0] = Outcome(0, 0, False)
+    cdef ptrdiff_t n_bytes, sums_bytes = 0, n_sixteens = count_sixteens(job.n_rows)
+    outcome[0] = Outcome(Wide(0, 0), Wide(0, 0), False)
     make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
     n_bytes += span_blocks_bytes(job)
     if sums:
-        numbers = 2 * job.n_rows if job.plan.sums_each_row else 4 * count_sixteens(job.n_rows)
-        n_bytes += numbers * sizeof(double)
+        sums_bytes = n_sixteens * (4 * sizeof(double) + 2 * sizeof(int))
+        if job.plan.sums_each_row:
+            sums_bytes += 2 * job.n_rows * sizeof(Wide)
+    n_bytes += sums_bytes
     if n_bytes > <ptrdiff_t>sizeof(small):
         memory = <char *>malloc(n_bytes)
         if memory == NULL:
             raise MemoryError(
                 f"cannot allocate {n_bytes} bytes for scratch and the numbers of each row")
+    if sums:
+        job.sums.sixteens = <double *>(memory + n_bytes - sums_bytes)
+        job.sums.exponents = <int *>(job.sums.sixteens + 4 * n_sixteens)
+        memset(job.sums.exponents, 0, 2 * n_sixteens * sizeof(int))
     if sums and job.plan.sums_each_row:
-        job.sums.losses = <double *>(memory + n_bytes) - numbers
+        job.sums.losses = <Wide *>(job.sums.exponents + 2 * n_sixteens)
         job.sums.weights = job.sums.losses + job.n_rows
-    elif sums:
-        job.sums.sixteens = <double *>(memory + n_bytes) - numbers
     with nogil:
         do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, mean, outcome)
     if memory != <char *>small:
@@ -246,17 +253,21 @@ cdef int fill_loss(Job *job, options) except -1:
     cdef double one = 1, zero = 0
     cdef ptrdiff_t k
     loss.confidence = loss.temperature = 1
-    loss.grad_scale = loss.divisor = 1
+    loss.grad_scale = 1
+    loss.divisor = Wide(1, 0)
+    loss.moderate_weights = True
     loss.class_sum = job.n_classes
     if options is None:
         return 0
     if options.class_weight is not None:
         loss.class_weight = cnp.PyArray_BYTES(options.class_weight)
+        loss.class_exponent = options.class_exponent
         for k in range(chunks(job.n_classes)):
             sum_chunks(job, loss.class_weight + k * CHUNK * job.itemsize,
                        chunk_size(job.n_classes, k), &sums)
             add(&total, sums)
         loss.class_sum = total_of(&total)
+    loss.moderate_weights = options.moderate
     if options.sample_weight is not None:
         read_strides(job, &job.sample, options.sample_weight, False)
         loss.sample_may_be_0 = options.sample_may_be_0
@@ -276,6 +287,24 @@ cdef int fill_loss(Job *job, options) except -1:
     return 0
 
 
+# Magnitudes that need no exponents of their own. In a float32, 2^-80 / 2^40 still has all of its
+# digits, and 2^80 times 2^40 does not overflow; in a float64 there is more room, which class weights
+# may need.
+cdef Range FLOAT_RANGE, DOUBLE_RANGE
+for_both = {
+    "least_sample": 2.0**-25, "most_sample": 2.0**25, "least_mass": 2.0**-25,
+    "most_mass": 2.0**40, "least_scale": 2.0**-500, "most_scale": 2.0**500,
+    "least_z_loss": 2.0**-100, "most_z_loss": 2.0**100, "least_loss": 2.0**-800,
+}
+FLOAT_RANGE = dict(
+    for_both, least_factor=2.0**-80, most_factor=2.0**80, least_term=2.0**-120,
+    most_term=2.0**86, middle=40)
+DOUBLE_RANGE = dict(
+    for_both, least_factor=2.0**-800, most_factor=2.0**800, least_term=2.0**-1000,
+    most_term=2.0**900, middle=400)
+del for_both
+
+
 cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
                   object options=None, object result=None, object variance=None,
                   object scale=None, object stats=None) except -1:
@@ -288,6 +317,7 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
     job.kernels = active.f64 if job.itemsize == 8 else active.f32
     job.float_kernels = active.f32
     job.doubles = active.doubles
+    job.range = DOUBLE_RANGE if job.itemsize == 8 else FLOAT_RANGE
     job.n_classes = cnp.PyArray_DIM(x, ndim)
     job.n_rows = cnp.PyArray_SIZE(x) // job.n_classes
     fill_target(job, target, ndim)
@@ -313,13 +343,25 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
 cdef void fill_plain_weights(Job *job) noexcept nogil:
     """Fill in what a row weighs that no option treats differently."""
     cdef RowWeights *w = &job.plain_weights
+    cdef double least = job.range.least_scale, most = job.range.most_scale
+    cdef Wide factor
     w.sample = w.target_sum = w.label_mass = w.target_mass = w.weight = 1
     w.uniform_mass = w.uniform_total = w.surplus = 0
     if job.loss.smoothing != 0 and not job.plan.reads_rows:
         w.uniform_mass = job.loss.smoothing / job.n_classes
         w.uniform_total = w.uniform_mass * job.loss.class_sum
     w.rest_from = 0.5
+    w.exponent = job.loss.class_exponent
     w.factor = factor_for(job, job.loss.grad_scale)
+    w.factor_exponent = 0
+    if job.plan.plain_rows:         # the factor is b, too
+        least, most = job.range.least_factor, job.range.most_factor
+    if job.loss.divisor.exponent != 0 or outside(w.factor, least, most):
+        factor = wide_factor(job, job.loss.grad_scale)
+        if factor.part != 0 and isfinite(factor.part):
+            w.factor = ldexp(factor.part, job.range.middle)
+            w.factor_exponent = factor.exponent - job.range.middle
+    job.loss.moderate_options = has_moderate_options(job)
 
 
 # ---------------------------------------------------------------- what _calls.pyx calls
@@ -412,9 +454,10 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
         if outcome.bad_label:
             return None
         if not mean:
-            return outcome.loss
-        if outcome.weight != 0:
-            return outcome.loss / outcome.weight
+            return narrow(outcome.loss, 0)
+        if outcome.weight.part != 0:
+            return ldexp(outcome.loss.part / outcome.weight.part,
+                         outcome.loss.exponent - outcome.weight.exponent)
         if out is not None:
             out[...] = 0
         return NAN

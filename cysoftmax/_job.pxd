@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport abort
 
 from cysoftmax._kernels cimport Doubles, Kernels
+from cysoftmax._wide cimport Wide
 
 cdef extern from *:
     """
@@ -43,6 +44,9 @@ cdef struct Sparse:                 # a sparse target: CSR
 
 cdef struct Loss:                   # the options
     const char *class_weight        # as reals, or NULL for ones
+    int class_exponent              # the caller's class weights are these times 2 to this power
+    bint moderate_weights           # all class weights and sample weights lie in [2^-25, 2^25)
+    bint moderate_options           # see has_moderate_options
     double class_sum                # their sum
     double smoothing, confidence    # label_smoothing, and 1 minus that
     double z_loss
@@ -51,7 +55,7 @@ cdef struct Loss:                   # the options
     double[2] inv_temperatures      # 1 / temperature as a sum of two doubles
     const double *inv_temperature   # these, or NULL for 1
     double grad_scale               # the scale of every gradient, if there is no array of them
-    double divisor                  # the sum of the weights, if the loss is their mean
+    Wide divisor                    # the sum of the weights, if the loss is their mean
     bint ignores                    # labels with the bits of `ignore`, as 64 bits
     uint64_t ignore
 
@@ -64,6 +68,11 @@ cdef struct RowWeights:             # of one row; the quantities are defined in 
     double weight                   # w = s target_mass
     double factor                   # what its gradient is multiplied with, 1 / temperature included
     double rest_from, surplus       # see take_factors
+    # Powers of two that extreme weights leave over (section 15 of docs/derivation.md); usually 0.
+    # In a block, T and all masses may also have been multiplied by 2^lift, for which `exponent`
+    # makes up, and `weight` may have a weight_exponent of its own.
+    int exponent                    # s times any mass is to be multiplied by this power
+    int factor_exponent             # and `factor` by this one
 
 cdef enum Way:
     ROWS
@@ -111,10 +120,22 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     ptrdiff_t scratch_bytes         # of one thread
 
 cdef struct Sums:                   # what the loops write besides outputs
-    double *losses                  # of each row, or NULL
-    double *weights                 # of each row, beside losses; if `adds_weights`
+    Wide *losses                    # of each row, or NULL
+    Wide *weights                   # of each row, beside losses; if `adds_weights`
     bint adds_weights               # rows can differ in weight, and their sum is wanted
     double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
+    int *exponents                  # of losses and of weights, beside sixteens: powers of two
+
+# Magnitudes within which no product of a row's numbers over- or underflows as a real.
+cdef struct Range:
+    double least_mass, most_mass        # of what a row's target weighs
+    double least_factor, most_factor    # of what exps are multiplied with, times their sum
+    double least_term, most_term        # of what masses and class weights are multiplied with
+    int middle                          # the exponent of a factor that was outside of these
+    double least_sample, most_sample    # of a sample weight
+    double least_scale, most_scale      # of scale / (divisor temperature)
+    double least_z_loss, most_z_loss    # of z_loss
+    double least_loss                   # of a loss, and 1 / this is the largest
 
 cdef struct Job:
     int what
@@ -136,6 +157,7 @@ cdef struct Job:
     Loss loss
     Plan plan
     Sums sums
+    Range range
     RowWeights plain_weights        # of a row that no option treats differently
     # Of the largest number of axes. fill_job clears all but these and plain_weights.
     ptrdiff_t shape[MAX_DIMS]

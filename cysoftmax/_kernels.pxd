@@ -125,6 +125,7 @@ cdef extern from "kernels.h" nogil:
                           double *log) noexcept nogil
         void (*divide)(const double *weight, const double *coarse, const double *fine,
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
+        bint (*outside)(const double *x, ptrdiff_t n, double least, double most) noexcept nogil
         void (*add_up)(const double *numbers, ptrdiff_t n, double *sums) noexcept nogil
 
     ctypedef struct Isa "cysoftmax_isa":

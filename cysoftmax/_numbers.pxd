@@ -3,11 +3,12 @@
 # dtype of computation), some or all classes of a row at a time. Also the labels. Touches the
 # caller's arrays; knows no formula and no option but the mask and ignore_index.
 
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, ldexp
 from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
 from cysoftmax._job cimport Array, Job, class_at, evenly_spaced, expect, row_at
+from cysoftmax._wide cimport Wide, narrow, times, wide
 
 cdef enum:
     MOST_LABELS = 512               # that read_labels reads at a time
@@ -47,6 +48,16 @@ cdef inline void put_real(const Job *job, char *reals, ptrdiff_t c, ptrdiff_t n,
         (<float *>reals)[c] = <float>value
     else:
         (<double *>reals)[c] = value
+
+
+cdef inline void raise_reals(const Job *job, char *reals, ptrdiff_t n, ptrdiff_t stride,
+                             int exponent) noexcept nogil:
+    """Multiply n reals, `stride` reals apart, by a power of two. Those too large become infinite,
+    those too small denormals or 0, each rounded once."""
+    cdef ptrdiff_t c
+    for c in range(n):
+        put_real(job, reals, c * stride, n * stride,
+                 ldexp(real_at(job, reals, c * stride, n * stride), exponent))
 
 
 # ---------------------------------------------------------------- from any array to reals
@@ -142,6 +153,49 @@ cdef inline void load_strided(const Job *job, const Array *array, const char *pl
         convert[uint32_t](<const uint32_t *>place, step, n, into, size)
     else:
         convert[uint64_t](<const uint64_t *>place, step, n, into, size)
+
+
+cdef inline double number_at(const Job *job, const Array *array, const char *place) noexcept nogil:
+    """Return one number of any dtype: a float64 as it is, whatever the reals are."""
+    cdef double real
+    if array.kind == c'd':
+        return (<const double *>place)[0]
+    load_reals(job, array, place, array.item, 1, <char *>&real)
+    return real_at(job, <char *>&real, 0, 1)
+
+
+cdef inline Wide wide_real(const Job *job, double number) noexcept nogil:
+    """Return a number with the digits of a real, whatever its exponent is."""
+    cdef Wide real = wide(number, 0)
+    if job.itemsize == 4:
+        real.part = <float>real.part
+    return real
+
+
+cdef inline Wide wide_mass(const Job *job, double target, ptrdiff_t c) noexcept nogil:
+    """Return T times the weight of class c."""
+    cdef Wide mass = wide_real(job, target)
+    if job.loss.class_weight == NULL:
+        return mass
+    return times(mass, wide(real_at(job, job.loss.class_weight, c, job.n_classes), 0))
+
+
+cdef inline double narrow_real(const Job *job, Wide number, int more) noexcept nogil:
+    """Return a number times 2^more, rounded to a real."""
+    cdef double value = narrow(number, more)
+    return <float>value if job.itemsize == 4 else value
+
+
+cdef inline void load_masses(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n, int lift,
+                             char *into, ptrdiff_t stride) noexcept nogil:
+    """Store class_weight T 2^lift for n classes of a distribution, as reals `stride` apart."""
+    cdef char *place = class_at(job, &job.target, i, begin)
+    cdef double target
+    cdef ptrdiff_t c
+    for c in range(n):
+        target = number_at(job, &job.target, place + c * job.target.step)
+        put_real(job, into, c * stride, n * stride,
+                 narrow_real(job, wide_mass(job, target, begin + c), lift))
 
 
 cdef inline const char *as_reals(const Job *job, const Array *array, ptrdiff_t i,

@@ -11,9 +11,10 @@ from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport as_reals, load_logits, real_at
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport (
-    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish, total_of)
+    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, entropy_chunks, finish,
+    total_of)
 from cysoftmax._target cimport (
-    read_mask, read_target, target_dots, target_exp_dots, target_terms, weigh_target)
+    read_again, read_mask, target_dots, target_exp_dots, target_terms)
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOSS, SOFTMAX, STATS, VJP
 from cysoftmax._write cimport store_pending
 
@@ -73,7 +74,7 @@ cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r,
         target_dots(job, s, b, r, p, sums)
     exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & STATS:
-        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.sum.entropy_dot)
+        entropy_chunks(job, p.e, p.x, p.n, b.shift[r], &sums.sum.entropy_dot)
         target_exp_dots(job, s, b, r, p, sums)
 
 
@@ -119,21 +120,21 @@ cdef inline void take_sums(const Job *job, Block *b, int r, RowTotals *t) noexce
 # These walk the classes of a row once more. `whole` is the row's piece; if it is NULL, the row is
 # loaded span by span.
 
-cdef inline Piece load_span(const Job *job, Scratch *s, ptrdiff_t i,
+cdef inline Piece load_span(const Job *job, Scratch *s, const Block *b, int r,
                             ptrdiff_t begin) noexcept nogil:
-    """Load mask, target and logits of the span of row i that begins at class `begin`."""
+    """Load mask, target and logits of the span of row r that begins at class `begin`."""
     cdef Piece p = Piece(begin, min(<ptrdiff_t>SPAN, job.n_classes - begin), NULL, NULL, NULL,
                          NULL, NULL)
-    read_mask(job, s, i, &p)
-    load_again(job, s, i, &p)
+    read_mask(job, s, b.first + r, &p)
+    load_again(job, s, b, r, &p)
     return p
 
 
-cdef inline void load_again(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) noexcept nogil:
+cdef inline void load_again(const Job *job, Scratch *s, const Block *b, int r,
+                            Piece *p) noexcept nogil:
     """Load target and logits of a piece whose mask was read, once the row's maximum is known."""
-    read_target(job, s, i, p)
-    weigh_target(job, p)
-    load_piece(job, s, i, p, NULL)
+    read_again(job, s, b, r, p)
+    load_piece(job, s, b.first + r, p, NULL)
 
 
 cdef inline ptrdiff_t find_class(const Job *job, Scratch *s, const Block *b, int r,
@@ -145,7 +146,7 @@ cdef inline ptrdiff_t find_class(const Job *job, Scratch *s, const Block *b, int
     if whole != NULL:
         return first_class(job, whole, sought, b.shift[r])
     while begin < job.n_classes:
-        p = load_span(job, s, b.first + r, begin)
+        p = load_span(job, s, b, r, begin)
         c = first_class(job, &p, sought, b.shift[r])
         if c < p.n:
             return begin + c
@@ -209,7 +210,7 @@ cdef inline void sum_lost_dots(const Job *job, Scratch *s, const Block *b, int r
     if uniform_dot != NULL:
         uniform_dot[0] = Total(0, 0, 0)
     while begin < job.n_classes:
-        p = whole[0] if whole != NULL else load_span(job, s, b.first + r, begin)
+        p = whole[0] if whole != NULL else load_span(job, s, b, r, begin)
         if target_dot != NULL:
             target_terms(job, s, b, r, &p, target_dot)
         if uniform_dot != NULL:

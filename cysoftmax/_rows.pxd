@@ -2,13 +2,14 @@
 # The way ROWS: each row is one piece, its classes lie along the vector. A part is one row, or
 # sixteen if their exps stay in the L1 cache. Touches the scratch of one thread, and one block.
 
-from cysoftmax._formula cimport Block
+from cysoftmax._formula cimport Block, lift_at, raised_by, weights_of
 from cysoftmax._job cimport LABELS, Job, row_at
 from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, reduce_piece
 from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from
 from cysoftmax._sums cimport Total, add, chunks, finish
 from cysoftmax._target cimport (
-    RowMasses, add_masses, label_dots, minus_rest_at_labels, read_mask, sum_masses, weigh_row)
+    RowMasses, add_masses, label_dots, minus_rest_at_labels, read_again, read_mask, sum_masses,
+    weigh_row)
 from cysoftmax._what cimport LOSS, VARIANCE
 from cysoftmax._write cimport skip_piece, write_piece, write_variance
 
@@ -30,6 +31,8 @@ cdef inline void weigh_rows(const Job *job, Scratch *s, Block *b, int begin,
         sum_masses(job, s, i, p, s.sums)
         add_masses(job, &masses, s.sums, chunks(job.n_classes))
         weigh_row(job, b, r, &masses)
+        if lift_at(b, weights_of(b, r)) != 0:
+            read_again(job, s, b, r, p)
 
 
 cdef inline void load_rows(const Job *job, Scratch *s, Block *b, int begin, int end) noexcept nogil:
@@ -106,7 +109,7 @@ cdef inline void write_rows(const Job *job, Scratch *s, Block *b, int begin,
         p = &s.pieces[r - begin]
         if b.skipped[r]:
             skip_piece(job, b, r, 0, job.n_classes)
-        elif job.plan.defers:
+        elif job.plan.defers and raised_by(b, r) == 0:
             s.overlap.previous = Pending(p.e, row_at(job, &job.out, b.first + r), b.factor_hi[r],
                                          b.factor_lo[r])
             s.current = 1 - s.current

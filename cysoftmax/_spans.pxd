@@ -61,7 +61,7 @@ cdef inline void walk_span(const Job *job, Scratch *s, const Block *b, Stage sta
     elif stage == LOAD:
         load_piece(job, s, b.first + r, &p, largest)
     elif stage == REDUCE:
-        load_again(job, s, b.first + r, &p)
+        load_again(job, s, b, r, &p)
         if job.plan.exps_in_out:
             p.e = class_at(job, &job.out, b.first + r, p.begin)
         elif job.what & STATS:
@@ -78,7 +78,7 @@ cdef inline void write_span(const Job *job, Scratch *s, const Block *b, int r,
     if job.plan.exps_in_out:
         p.e = class_at(job, &job.out, b.first + r, p.begin)
     else:
-        load_again(job, s, b.first + r, p)
+        load_again(job, s, b, r, p)
         p.e = <char *>p.x if job.plan.exps_over_logits else s.buffers[0]
         if job.what & (SOFTMAX | GRAD):
             exp_chunks(job, s, p, b.shift[r], sums)

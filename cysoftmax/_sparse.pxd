@@ -8,12 +8,14 @@ from libc.string cimport memset
 
 from cysoftmax._job cimport Array, Job, expect
 from cysoftmax._kernels cimport CHUNK
-from cysoftmax._numbers cimport load_reals, put_real, real_at
+from cysoftmax._numbers cimport (
+    load_reals, narrow_real, number_at, put_real, real_at, wide_mass)
 from cysoftmax._sums cimport Pair, Total, add_term, chunks, pair_of
 
 cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row
     ptrdiff_t j, end                # the next entry, and the one after the last
     ptrdiff_t begin, n
+    int lift                        # of the row: see RowWeights
 
 # The non-zeros of a chunk of classes are put side by side, each in the lane that it has in the
 # whole row. The zeros in between would change nothing: the sums have the bits of the same
@@ -55,19 +57,20 @@ cdef inline ptrdiff_t first_entry(const Job *job, ptrdiff_t begin, ptrdiff_t end
 
 
 cdef inline Entries entries_of(const Job *job, ptrdiff_t i, ptrdiff_t begin, ptrdiff_t n,
-                               bint *bad) noexcept nogil:
+                               int lift, bint *bad) noexcept nogil:
     """Return the entries of n classes of row i, from class `begin` on."""
     cdef ptrdiff_t first = entry_bound(job, i), end = entry_bound(job, i + 1)
     if n == job.n_classes:
-        return Entries(first, end, begin, n)
+        return Entries(first, end, begin, n, lift)
     return Entries(first_entry(job, first, end, begin, bad),
-                   first_entry(job, first, end, begin + n, bad), begin, n)
+                   first_entry(job, first, end, begin + n, bad), begin, n, lift)
 
 
 cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, double *mass,
                                  bint *bad) noexcept nogil:
     """Return the class, less `begin`, of the next entry and what it holds, times the class weight
-    if `weighted`. One whose class was changed meanwhile belongs to the first class, and is bad."""
+    if `weighted`; or of a lifted row, its mass. One whose class was changed meanwhile belongs to
+    the first class, and is bad."""
     cdef const Array *entries = &job.sparse.entries
     cdef ptrdiff_t c = index_at(job, job.sparse.classes, e.j) - e.begin
     cdef double real
@@ -75,6 +78,11 @@ cdef inline ptrdiff_t next_entry(const Job *job, Entries *e, bint weighted, doub
         bad[0] = True
         c = 0
     expect(0 <= e.j < job.sparse.n_entries)
+    if e.lift != 0:
+        real = number_at(job, entries, entries.data + e.j * entries.item)
+        mass[0] = narrow_real(job, wide_mass(job, real, e.begin + c), e.lift)
+        e.j += 1
+        return c
     load_reals(job, entries, entries.data + e.j * entries.item, entries.item, 1, <char *>&real)
     mass[0] = real_at(job, <char *>&real, 0, 1)
     e.j += 1

@@ -2,9 +2,12 @@
 # The order in which everything is added up: classes by chunks, and chunks in order; rows by
 # sixteens, and sixteens in order. Reals go in, pairs of doubles come out. Knows no option.
 
+from libc.math cimport isfinite, ldexp
+
 from cysoftmax._job cimport Job
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport real_at
+from cysoftmax._wide cimport NO_EXPONENT, Wide, exponent_of, wide
 
 cdef struct Pair:                   # a sum as the kernels return it: hi + lo
     double hi, lo
@@ -107,6 +110,38 @@ cdef inline void diff_chunks(const Job *job, const char *a, const char *x, ptrdi
                              &sums.hi, &sums.lo)
 
 
+cdef inline double dot_in_double(const Job *job, const char *a, const char *x, ptrdiff_t n,
+                                 ptrdiff_t stride, double shift) noexcept nogil:
+    """Return the sum of a (x - shift) over n reals, `stride` reals apart, whose products are too
+    small for a float32; 0 where a is 0."""
+    cdef double sum = 0, weight
+    cdef ptrdiff_t c
+    for c in range(0, n):
+        weight = real_at(job, a, c * stride, n * stride)
+        if weight != 0:
+            sum += weight * (real_at(job, x, c * stride, n * stride) - shift)
+    return sum
+
+
+cdef inline bint has_tiny_differences(const Job *job) noexcept nogil:
+    """Return whether products of exps and differences of logits are too small for a float32: if
+    they matter, exps are at least 2^-126, and differences are some multiples of the temperature."""
+    return job.itemsize == 4 and job.loss.temperature < 1. / 65536
+
+
+cdef inline void entropy_chunks(const Job *job, const char *e, const char *x, ptrdiff_t n,
+                                double shift, Pair *first) noexcept nogil:
+    """Sum e (x - shift) over each chunk of n classes."""
+    cdef ptrdiff_t k, at
+    if not has_tiny_differences(job):
+        dot_chunks(job, e, x, n, shift, True, first)
+        return
+    for k in range(chunks(n)):
+        at = k * CHUNK * job.itemsize
+        pair_of(first, k)[0] = Pair(
+            dot_in_double(job, e + at, x + at, chunk_size(n, k), 1, shift), 0)
+
+
 cdef inline void add_chunks(Total *total, const Pair *first, ptrdiff_t n) noexcept nogil:
     """Add the pairs of the next n chunks."""
     cdef ptrdiff_t k
@@ -141,30 +176,94 @@ cdef inline ptrdiff_t count_sixteens(ptrdiff_t n) noexcept nogil:
     return (n + TILE - 1) // TILE
 
 
-cdef inline double total_of_sixteens(const double *sums, ptrdiff_t n) noexcept nogil:
-    """Return the sum of hi + lo over all sixteens of rows; the next pair is 4 numbers on."""
+# A sum of sixteen rows is a pair of doubles (every second pair of `sums`) times a power of two (every
+# second of `exponents`, all of them 0 before). The power is 0 unless the rows have some, or the sum
+# would overflow: then they are first made smaller than 1.
+
+cdef inline void sum_sixteens(const Job *job, const double *values, const int *powers,
+                              ptrdiff_t n, double *sums, int *exponents) noexcept nogil:
+    """Sum n sixteens of numbers, each times its power of two unless `powers` is NULL."""
+    cdef double lost = 0
+    cdef ptrdiff_t g
+    job.doubles.add_up(values, n, sums)
+    for g in range(n):
+        lost += sums[4 * g] - sums[4 * g]
+    if powers == NULL and lost == 0:
+        return
+    for g in range(n):
+        sum_wide_sixteen(job, values + g * TILE, powers + g * TILE if powers != NULL else NULL,
+                         sums + 4 * g, exponents + 2 * g)
+
+
+cdef inline void sum_wide_sixteen(const Job *job, const double *values, const int *powers,
+                                  double *sum, int *exponent) noexcept nogil:
+    """Sum sixteen numbers again if they have powers, or their sum overflowed."""
+    cdef double[TILE] scaled
+    cdef double[4] pair
+    cdef int top = NO_EXPONENT, any_power = 0, power, r
+    exponent[0] = 0
+    for r in range(TILE):
+        power = powers[r] if powers != NULL and values[r] != 0 else 0
+        any_power |= power
+        top = max(top, exponent_of(wide(values[r], power)))
+        if not isfinite(values[r]):
+            return
+    if top == NO_EXPONENT or (any_power == 0 and isfinite(sum[0])):
+        return
+    for r in range(TILE):
+        scaled[r] = ldexp(values[r], (powers[r] if powers != NULL else 0) - top)
+    job.doubles.add_up(scaled, 1, pair)
+    sum[0] = pair[0]
+    sum[1] = pair[1]
+    exponent[0] = top
+
+
+cdef inline Wide total_of_sixteens(const double *sums, const int *exponents,
+                                   ptrdiff_t n) noexcept nogil:
+    """Return the total of the sums of n sixteens."""
     cdef double hi = 0, lo = 0, error
+    cdef int any_exponent = 0
     cdef ptrdiff_t g
     for g in range(n):
         hi = two_sum(hi, sums[4 * g], &error)
         lo += error + sums[4 * g + 1]
-    return finite_sum(hi, lo)
+        any_exponent |= exponents[2 * g]
+    if any_exponent != 0 or not isfinite(hi):
+        return wide_total_of_sixteens(sums, exponents, n, finite_sum(hi, lo))
+    return Wide(hi + lo, 0)
 
 
-cdef inline double total_of_rows(const Job *job, const double *values,
-                                 ptrdiff_t n) noexcept nogil:
-    """Return the sum of n numbers, to the bit what total_of_sixteens makes of their sixteens."""
-    cdef double[TILE] some
-    cdef double[2] sixteen
+cdef inline Wide wide_total_of_sixteens(const double *sums, const int *exponents, ptrdiff_t n,
+                                        double total) noexcept nogil:
+    """Return the total if a sum has a power of two, or if the total overflowed; `total` if a sum is
+    infinite or NaN."""
     cdef double hi = 0, lo = 0, error
-    cdef ptrdiff_t g, r
+    cdef int top = NO_EXPONENT
+    cdef ptrdiff_t g
+    for g in range(n):
+        if not isfinite(sums[4 * g]):
+            return Wide(total, 0)
+        top = max(top, exponent_of(wide(sums[4 * g], exponents[2 * g])))
+    top += 64                       # there are fewer than 2^64 sums
+    for g in range(n):
+        hi = two_sum(hi, ldexp(sums[4 * g], exponents[2 * g] - top), &error)
+        lo += error + ldexp(sums[4 * g + 1], exponents[2 * g] - top)
+    return wide(hi + lo, top)
+
+
+cdef inline void sum_rows(const Job *job, const Wide *rows, ptrdiff_t n, double *sums,
+                          int *exponents) noexcept nogil:
+    """Sum each sixteen of n rows."""
+    cdef double[TILE] some
+    cdef int[TILE] powers
+    cdef ptrdiff_t g, i
+    cdef int r
     for g in range(count_sixteens(n)):
         for r in range(TILE):
-            some[r] = values[g * TILE + r] if g * TILE + r < n else 0
-        job.doubles.add_up(some, 1, sixteen)
-        hi = two_sum(hi, sixteen[0], &error)
-        lo += error + sixteen[1]
-    return finite_sum(hi, lo)
+            i = g * TILE + r
+            some[r] = rows[i].part if i < n else 0
+            powers[r] = rows[i].exponent if i < n else 0
+        sum_sixteens(job, some, powers, 1, sums + 4 * g, exponents + 2 * g)
 
 
 cdef inline double finite_sum(double hi, double lo) noexcept nogil:

@@ -4,23 +4,28 @@
 # logits), minus_rest (before exps are scaled), subtract (after). Touches logits, exps and
 # gradient of one row or piece, at the classes of its target.
 
+from libc.math cimport isfinite
 from libc.string cimport memcpy
 
 from cysoftmax._formula cimport (
-    Block, clear_rows, factor_for, note_ignored, residual_mass, target_factor, weigh, weigh_labels,
-    weigh_masses, weights_of)
+    MOST_ROWS, Block, any_outside, clear_rows, is_moderate, lift_at, note_ignored, open_weights,
+    residual_mass, settle, take_scales, target_factor, weigh, weigh_labels, weigh_masses,
+    weights_of)
 from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, class_at, evenly_spaced, expect, row_at)
+    DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, Range, class_at, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
-    count, load_mask, load_reals, logit_at, put_real, read_labels, real_at)
+    count, load_mask, load_masses, load_reals, logit_at, number_at, put_real, read_labels, real_at,
+    wide_mass, wide_real)
 from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
-    Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
+    Entries, add_entry_terms, dot_entries, entries_of, entry_bound, index_at, next_entry,
+    sum_entries)
 from cysoftmax._sums cimport (
     ChunkSums, Pair, Total, add_chunks, add_terms, chunk_size, chunks, diff_chunks, dot_chunks,
-    sum_chunks, total_of)
+    sum_chunks, total_of, two_sum)
 from cysoftmax._what cimport GRAD
+from cysoftmax._wide cimport NO_EXPONENT, Wide, exponent_of, narrow, wide
 
 # ---------------------------------------------------------------- open: labels and weights
 
@@ -32,6 +37,8 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
     cdef int r
     b.first = first
     b.n_rows = n_rows
+    if b.wide:                    # the block before had weights, or a factor, changed
+        open_weights(job, b, MOST_ROWS)
     clear_rows(job, b)
     if job.target_is == LABELS and not (weigh_only and job.plan.labels_weigh_1):
         if read_labels(job, first, n_rows, b.label, b.ignored):
@@ -49,6 +56,8 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
                 b.w.label_mass[r] = real_at(
                     job, job.loss.class_weight, b.label[r], job.n_classes)
         weigh_labels(job, b)
+        if job.loss.smoothing == 0 or not job.plan.reads_rows:
+            settle_labels(job, b)       # or else once it is known what is masked
     elif job.loss.sample_may_be_0:
         for r in range(n_rows):
             weigh(job, b, r)
@@ -56,8 +65,7 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         note_ignored(b)
     if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, b, b.w.factor)
-        for r in range(n_rows):
-            b.w.factor[r] = factor_for(job, b.w.factor[r])
+        take_scales(job, b)
 
 
 cdef inline void read_per_row(const Job *job, const Array *array, const Block *b,
@@ -104,6 +112,17 @@ cdef inline void read_target(const Job *job, Scratch *s, ptrdiff_t i, Piece *p) 
             load_reals(job, &job.target, place, job.target.step, p.n, p.a)
 
 
+cdef inline void read_again(const Job *job, Scratch *s, const Block *b, int r,
+                            Piece *p) noexcept nogil:
+    """Read a piece's distribution times the class weights, once it is known what row r weighs."""
+    cdef int lift = lift_at(b, weights_of(b, r))
+    read_target(job, s, b.first + r, p)
+    if lift != 0 and p.a != NULL:
+        load_masses(job, b.first + r, p.begin, p.n, lift, p.a, 1)
+    else:
+        weigh_target(job, p)
+
+
 cdef inline void weigh_target(const Job *job, Piece *p) noexcept nogil:
     """Multiply a piece's distribution with the class weights: T becomes class_weight T."""
     if p.a != NULL and job.loss.class_weight != NULL:
@@ -132,7 +151,7 @@ cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
         if job.loss.class_weight != NULL:
             sum_chunks(job, p.a, p.n, &sums.mass.target_mass)
     elif job.target_is == SPARSE:
-        entries = entries_of(job, i, p.begin, p.n, &s.bad_label)
+        entries = entries_of(job, i, p.begin, p.n, 0, &s.bad_label)
         sums[0].mass.any_target = sum_entries(
             job, entries, False, &sums.mass.target_sum, &s.bad_label)
         for k in range(1, chunks(p.n)):
@@ -174,13 +193,122 @@ cdef inline void weigh_row(const Job *job, Block *b, int r, RowMasses *m) noexce
     if job.loss.class_weight != NULL:
         target_mass = total_of(&m.target_mass)
     weigh_masses(job, b, r, m.unmasked, weight_sum, job.plan.by_mass, target_sum, target_mass,
-                 m.any_target)
+                 m.any_target or holds_small_numbers(job, b.first + r))
+    settle_row(job, b, r, m.unmasked, weight_sum)
+
+
+# ---------------------------------------------------------------- open: extreme weights
+
+cdef inline void settle_labels(const Job *job, Block *b) noexcept nogil:
+    """Settle the extreme weights of a block whose targets are labels, before masks are read."""
+    cdef int r
+    cdef const Range *limits = &job.range
+    if job.loss.moderate_weights:
+        return
+    if (any_outside(job, b.w.sample, b.n_rows, limits.least_sample, limits.most_sample)
+            or any_outside(job, b.w.label_mass, b.n_rows, limits.least_mass, limits.most_mass)):
+        for r in range(b.n_rows):
+            settle_row(job, b, r, job.n_classes, job.loss.class_sum)
+
+
+cdef inline void settle_row(const Job *job, Block *b, int r, double unmasked,
+                            double weight_sum) noexcept nogil:
+    """Settle the weights of row r if they are extreme. `weight_sum` is the sum of the class weights
+    of its `unmasked` classes."""
+    cdef int i = weights_of(b, r)
+    cdef Wide mass
+    if b.ignored[r] or not (job.plan.by_mass or job.target_is == LABELS):
+        return
+    if is_moderate(job, b, i):
+        return
+    if job.target_is == LABELS:
+        mass = wide(b.w.label_mass[i], 0)
+        settle(job, b, i, wide(1, 0), mass, exponent_of(mass), unmasked, weight_sum)
+    else:
+        settle_target(job, b, r, unmasked, weight_sum)
+
+
+cdef inline void settle_target(const Job *job, Block *b, int r, double unmasked,
+                               double weight_sum) noexcept nogil:
+    """Settle the weights of a row whose target is a distribution, dense or sparse. Its numbers are
+    summed once more, times powers of two that make the largest about 1. A row that is not finite
+    stays as it is."""
+    cdef int top_sum = NO_EXPONENT, top_mass = NO_EXPONENT
+    cdef double target, sum = 0, mass = 0, sum_error = 0, mass_error = 0, error
+    cdef ptrdiff_t i = b.first + r, n = count_numbers(job, i), k, c
+    for k in range(n):
+        target = target_number(job, i, k, &c)
+        if not isfinite(target):
+            return
+        top_sum = max(top_sum, exponent_of(wide_real(job, target)))
+        top_mass = max(top_mass, exponent_of(wide_mass(job, target, c)))
+    for k in range(n if top_sum != NO_EXPONENT else 0):
+        target = target_number(job, i, k, &c)
+        sum = two_sum(sum, narrow(wide_real(job, target), -top_sum), &error)
+        sum_error += error
+        if top_mass != NO_EXPONENT:
+            mass = two_sum(mass, narrow(wide_mass(job, target, c), -top_mass), &error)
+            mass_error += error
+    settle(job, b, weights_of(b, r), wide(sum + sum_error, top_sum),
+           wide(mass + mass_error, top_mass), top_mass, unmasked, weight_sum)
+
+
+cdef inline double target_number(const Job *job, ptrdiff_t i, ptrdiff_t k,
+                                 ptrdiff_t *c) noexcept nogil:
+    """Return number k of those that the target of row i stores, and its class."""
+    cdef const Array *entries = &job.sparse.entries
+    cdef ptrdiff_t j
+    c[0] = k
+    if job.target_is == DISTRIBUTION:
+        return number_at(job, &job.target, class_at(job, &job.target, i, k))
+    j = min(entry_bound(job, i) + k, job.sparse.n_entries - 1)
+    c[0] = index_at(job, job.sparse.classes, j)
+    if not 0 <= c[0] < job.n_classes:   # changed during the call, which is noticed elsewhere
+        c[0] = 0
+    return number_at(job, entries, entries.data + j * entries.item)
+
+
+cdef inline ptrdiff_t count_numbers(const Job *job, ptrdiff_t i) noexcept nogil:
+    """Return how many numbers the target of row i stores."""
+    if job.target_is == DISTRIBUTION:
+        return job.n_classes
+    return max(<ptrdiff_t>0, entry_bound(job, i + 1) - entry_bound(job, i))
+
+
+cdef inline bint holds_small_numbers(const Job *job, ptrdiff_t i) noexcept nogil:
+    """Return whether a target whose reals are all 0 holds numbers that are too small for a real."""
+    cdef const Array *numbers = &job.target
+    cdef ptrdiff_t k, c
+    if job.target_is == SPARSE:
+        numbers = &job.sparse.entries
+    if not job.plan.by_mass or numbers.kind != c'd' or job.itemsize == 8:
+        return False
+    for k in range(count_numbers(job, i)):
+        if target_number(job, i, k, &c) != 0:
+            return True
+    return False
+
+
+cdef inline void lift_target(const Job *job, Scratch *s, const Block *b, int r, char *into,
+                             ptrdiff_t stride) noexcept nogil:
+    """Store the masses of row r, which is lifted, as reals `stride` apart, where zeros are or other
+    numbers of the target."""
+    cdef Entries entries
+    cdef double mass
+    cdef ptrdiff_t c
+    if job.target_is == DISTRIBUTION:
+        load_masses(job, b.first + r, 0, job.n_classes, b.powers.lift[r], into, stride)
+        return
+    entries = entries_of(job, b.first + r, 0, job.n_classes, b.powers.lift[r], &s.bad_label)
+    while entries.j < entries.end:
+        c = next_entry(job, &entries, True, &mass, &s.bad_label)
+        put_real(job, into, c * stride, job.n_classes * stride, mass)
 
 
 cdef inline Entries piece_entries(const Job *job, Scratch *s, const Block *b, int r,
                                   const Piece *p) noexcept nogil:
     """Return the entries of a sparse target in a piece of row r."""
-    return entries_of(job, b.first + r, p.begin, p.n, &s.bad_label)
+    return entries_of(job, b.first + r, p.begin, p.n, lift_at(b, weights_of(b, r)), &s.bad_label)
 
 
 # ---------------------------------------------------------------- dots: what the loss needs

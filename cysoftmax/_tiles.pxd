@@ -9,13 +9,16 @@ from libc.math cimport INFINITY, isfinite, isinf, isnan
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport (
-    MOST_ROWS, Block, all_mass, note_ignored, residual_mass, target_factor, uniform_factor,
-    weigh_masses, weigh_whole_tile)
+    MOST_ROWS, Block, lift_at, note_ignored, residual_mass, target_factor, uniform_factor,
+    variance_weight, weigh_masses, weigh_whole_tile)
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport CHUNK, FEW, TILE, Gradient, Kernels, NextTiles
-from cysoftmax._numbers cimport put_real, real_at
+from cysoftmax._numbers cimport put_real, raise_reals, real_at
 from cysoftmax._scratch cimport Scratch
-from cysoftmax._sums cimport Pair, Total, add, add_term, chunk_size, chunks, count_sixteens, finish
+from cysoftmax._sums cimport (
+    Pair, Total, add, add_term, chunk_size, chunks, count_sixteens, dot_in_double, finish,
+    has_tiny_differences)
+from cysoftmax._target cimport holds_small_numbers, lift_target, settle_row
 from cysoftmax._tile_arrays cimport (
     load_array, load_entries, rows_adjacent, store_array, store_tile, tile_of)
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VARIANCE, VJP
@@ -26,6 +29,7 @@ cdef enum TileSum:                  # what total_tile sums
     PRODUCTS                        # a (x - shift), 0 where a is 0
     PLAIN_PRODUCTS                  # a x, whatever a is
     DIFFERENCES                     # a (x - shift), none positive; a is ones if NULL
+    TINY_PRODUCTS                   # as PRODUCTS, in double
 
 
 # ---------------------------------------------------------------- sums over the classes of a tile
@@ -34,10 +38,16 @@ cdef inline bint sum_chunk(const Job *job, TileSum what, const char *a, const ch
                            const double *shift, ptrdiff_t k, double *hi, double *lo) noexcept nogil:
     """Sum one chunk of the classes of a tile; of masses, return whether the sum of any row is 0."""
     cdef ptrdiff_t at = k * CHUNK * TILE * job.itemsize, n = chunk_size(job.n_classes, k)
+    cdef int r
     if what == MASSES:
         return job.kernels.tile_sum(a + at, n, hi, lo)
     if what == DIFFERENCES:
         job.kernels.tile_diff_sum(a + at if a != NULL else NULL, x + at, n, shift, hi, lo)
+    elif what == TINY_PRODUCTS:
+        for r in range(TILE):
+            hi[r] = dot_in_double(job, a + at + r * job.itemsize, x + at + r * job.itemsize, n,
+                                  TILE, shift[r])
+            lo[r] = 0
     else:
         job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
     return False
@@ -133,10 +143,30 @@ cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t)
                 target_mass[r] += fine[r]
     if not any_0:
         weigh_whole_tile(job, b, begin, unmasked, weight_sum, target_sum, target_mass)
-        return
-    for r in range(min(TILE, b.n_rows - begin)):
-        weigh_masses(job, b, begin + r, unmasked[r], weight_sum[r], job.plan.by_mass,
-                     target_sum[r], target_mass[r], True)
+    else:
+        for r in range(min(TILE, b.n_rows - begin)):
+            weigh_masses(job, b, begin + r, unmasked[r], weight_sum[r], job.plan.by_mass,
+                         target_sum[r], target_mass[r], True)
+    if not is_moderate_tile(job, b, t):
+        for r in range(min(TILE, b.n_rows - begin)):
+            settle_row(job, b, begin + r, unmasked[r], weight_sum[r])
+            if job.plan.by_mass and lift_at(b, begin + r) != 0:
+                lift_target(job, s, b, begin + r, target + r * job.itemsize, TILE)
+
+
+cdef inline bint is_moderate_tile(const Job *job, const Block *b, int t) noexcept nogil:
+    """Return whether it is sure that is_moderate holds for all rows of a tile."""
+    cdef double least = job.range.least_mass, most = job.range.most_mass
+    cdef int begin = t * TILE, r, moderate = 1
+    if not job.loss.moderate_weights:
+        return False
+    if job.plan.by_mass:            # not so if a sum overflowed and is NaN
+        for r in range(TILE):
+            moderate &= (least <= b.w.target_mass[begin + r]) & (
+                b.w.target_mass[begin + r] < most)
+        for r in range(TILE):
+            moderate &= b.w.uniform_total[begin + r] < most
+    return moderate
 
 
 cdef inline void note_empty(const Job *job, Block *b, int t, const char *target,
@@ -146,7 +176,9 @@ cdef inline void note_empty(const Job *job, Block *b, int t, const char *target,
     cdef int r
     for r in range(min(TILE, b.n_rows - t * TILE)):
         if target_sum[r] == 0:
-            b.ignored[t * TILE + r] |= not has_entry(job, target, r)
+            b.ignored[t * TILE + r] |= not (
+                has_entry(job, target, r)
+                or holds_small_numbers(job, b.first + t * TILE + r))
 
 
 cdef inline bint has_entry(const Job *job, const char *tile, int r) noexcept nogil:
@@ -367,7 +399,8 @@ cdef inline void tile_stats(const Job *job, Scratch *s, Block *b, int t,
     cdef const char *x = tile_of(job, s.second, t)
     cdef double[TILE] zero, fine
     cdef int begin = t * TILE, r
-    total_tile(job, PRODUCTS, e, x, b.shift + begin, b.entropy_dot + begin, fine)
+    total_tile(job, TINY_PRODUCTS if has_tiny_differences(job) else PRODUCTS, e, x,
+               b.shift + begin, b.entropy_dot + begin, fine)
     for r in range(TILE):
         b.entropy_dot[begin + r] += fine[r]
     if job.plan.by_mass:
@@ -410,7 +443,7 @@ cdef inline void write_tiles(const Job *job, Scratch *s, Block *b,
     cdef char *outputs = s.second if job.what & LOG_SOFTMAX else tiles
     cdef bint spaced = evenly_spaced(job, b.first, b.n_rows)
     cdef bint out_adjacent = spaced and rows_adjacent(job, &job.out)
-    cdef bint scaled = job.plan.scales_only and not is_cleared(job, b) and (
+    cdef bint scaled = job.plan.scales_only and not (is_cleared(job, b) or b.raises) and (
         (spaced and job.plan.out_adjacent) or job.out.step == job.out.item)
     cdef double[MOST_ROWS] gathered         # reals
     cdef int n_tiles = <int>count_sixteens(b.n_rows), t
@@ -479,8 +512,18 @@ cdef inline void finish_tile(const Job *job, Scratch *s, const Block *b, int t,
         tile_gradient(job, s, b, t, gathered, scaled, tile)
     elif not scaled:
         job.kernels.tile_scale(tile, job.n_classes, b.factor_hi + begin, b.factor_lo + begin)
+    if b.raises:
+        raise_rows(job, tile, b.powers.raised + begin)
     if not scaled:
         clear_tile(job, s, b, t, masked_value(job), tile)
+
+
+cdef inline void raise_rows(const Job *job, char *tile, const int *raised) noexcept nogil:
+    """Multiply each row of a tile by a power of two."""
+    cdef int r
+    for r in range(TILE):
+        if raised[r] != 0:
+            raise_reals(job, tile + r * job.itemsize, job.n_classes, TILE, raised[r])
 
 
 cdef inline void tile_gradient(const Job *job, Scratch *s, const Block *b, int t,
@@ -562,11 +605,13 @@ cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t
                                const char *tile, char *variance) noexcept nogil:
     """Compute the diagonal of the Hessian (33) of a tile's rows from their exps."""
     cdef double[TILE] one, hi, lo, weight
+    cdef int[TILE] raised
     cdef int begin = t * TILE, w = 0 if b.alike else begin, r
     for r in range(TILE):
         one[r] = 1
-        weight[r] = b.w.sample[w + r] * all_mass(job, b, w + r)
+        weight[r] = variance_weight(job, b, w + r, &raised[r])
     job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi, lo)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, b.coarse + begin, b.fine + begin,
                               weight, variance)
+    raise_rows(job, variance, raised)
     clear_tile(job, s, b, t, 0, variance)

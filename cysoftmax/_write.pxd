@@ -3,18 +3,20 @@
 # the caches, strided or rounded to 16 bits. And how the numbers of a block leave. Touches the
 # outputs, the exps that are made into them, and the unfinished cache lines.
 
-from libc.math cimport INFINITY, isfinite
+from libc.math cimport INFINITY, isfinite, ldexp
 from libc.stdint cimport uint16_t
 
 from cysoftmax._formula cimport (
-    Block, all_mass, logsumexp_of, target_factor, uniform_factor, weights_of)
+    Block, lift_at, logsumexp_of, narrow_loss, raised_by, target_factor, uniform_factor,
+    variance_weight, weights_of)
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
-from cysoftmax._numbers cimport fill_classes, put_number, store_strided
+from cysoftmax._numbers cimport fill_classes, put_number, raise_reals, store_strided
 from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
-from cysoftmax._sums cimport count_sixteens
+from cysoftmax._sums cimport count_sixteens, sum_sixteens
 from cysoftmax._target cimport minus_rest_at_entries, subtract_entries, subtract_label
 from cysoftmax._what cimport LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VJP
+from cysoftmax._wide cimport Wide
 
 # ---------------------------------------------------------------- exps times a factor
 
@@ -54,7 +56,8 @@ cdef inline void write_piece(const Job *job, Scratch *s, const Block *b, int r,
     cdef char *place = class_at(job, &job.out, i, p.begin)
     cdef char *row = p.e if job.plan.out_in_scratch else place
     cdef bint masked = p.mask != NULL and not stays_masked(job, b, r, p)
-    if job.plan.scales_only and not masked:
+    cdef int raised = raised_by(b, r)
+    if job.plan.scales_only and not masked and raised == 0:
         if job.out.contiguous:
             write_scaled(job, &s.out_carry, p.e, p.n, b.factor_hi[r], b.factor_lo[r], place)
             return
@@ -70,6 +73,8 @@ cdef inline void write_piece(const Job *job, Scratch *s, const Block *b, int r,
         k.scale(p.e, p.n, b.factor_hi[r], b.factor_lo[r], NULL, 0, NULL, 0, row)
     else:
         gradient(job, s, b, r, p, row)
+    if raised != 0:
+        raise_reals(job, row, p.n, 1, raised)
     if masked:
         k.select(p.mask, row, p.n, masked_value(job), row)
     store_row(job, &s.out_carry, &job.out, job.plan.out_streamed_16, place, p.n, row)
@@ -102,10 +107,13 @@ cdef inline void write_variance(const Job *job, Scratch *s, const Block *b, int 
     cdef int i = weights_of(b, r)
     cdef char *place = class_at(job, &job.variance, b.first + r, p.begin)
     cdef char *row = s.variance if job.plan.variance_in_scratch else place
-    cdef double one = 1, hi, lo
+    cdef double one = 1, hi, lo, weight
+    cdef int raised
     job.doubles.divide(&one, &b.coarse[r], &b.fine[r], 1, &hi, &lo)
-    job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r],
-                         b.w.sample[i] * all_mass(job, b, i), row)
+    weight = variance_weight(job, b, i, &raised)
+    job.kernels.variance(p.e, p.n, hi, lo, b.coarse[r], b.fine[r], weight, row)
+    if raised != 0:
+        raise_reals(job, row, p.n, 1, raised)
     if p.mask != NULL:          # an exp of 0 is not enough in a row that is NaN
         job.kernels.select(p.mask, row, p.n, 0, row)
     store_row(job, &s.variance_carry, &job.variance, job.plan.variance_streamed_16, place, p.n,
@@ -159,7 +167,7 @@ cdef inline void store_block(const Job *job, Block *b) noexcept nogil:
     store_sums(job, b)
     if job.result.data != NULL:
         for r in range(b.n_rows):
-            put_number(job, &job.result, row_at(job, &job.result, b.first + r), b.loss[r])
+            put_number(job, &job.result, row_at(job, &job.result, b.first + r), narrow_loss(b, r))
     if job.what & STATS:
         for r in range(b.n_rows):
             store_stats(job, b, r)
@@ -167,23 +175,31 @@ cdef inline void store_block(const Job *job, Block *b) noexcept nogil:
 
 cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     """Store losses and weights of a block's rows: each, or the sums of sixteen rows."""
+    cdef ptrdiff_t n = count_sixteens(b.n_rows)
     cdef double *sums
-    cdef int r
+    cdef int *exponents
+    cdef int r, i
     if job.sums.losses != NULL:
         for r in range(b.n_rows):
-            job.sums.losses[b.first + r] = b.loss[r]
+            i = weights_of(b, r)
+            job.sums.losses[b.first + r] = Wide(
+                b.loss[r], b.powers.loss[r] if b.wide_losses else 0)
             if job.sums.adds_weights:
-                job.sums.weights[b.first + r] = b.w.weight[weights_of(b, r)]
-    if job.sums.sixteens == NULL:
+                job.sums.weights[b.first + r] = Wide(
+                    b.w.weight[i], b.powers.weight_exponent[i] if b.wide else 0)
+    if job.sums.sixteens == NULL or job.sums.losses != NULL:
         return
     expect(b.first % TILE == 0)
     sums = job.sums.sixteens + b.first // TILE * 4
+    exponents = job.sums.exponents + b.first // TILE * 2
     if job.what & LOSS:
-        job.doubles.add_up(b.loss, count_sixteens(b.n_rows), sums)
+        sum_sixteens(job, b.loss, &b.powers.loss[0] if b.wide_losses else NULL, n, sums,
+                     exponents)
     if job.sums.adds_weights:
-        for r in range(b.n_rows, <int>count_sixteens(b.n_rows) * TILE):
+        for r in range(b.n_rows, <int>n * TILE):
             b.w.weight[r] = 0
-        job.doubles.add_up(b.w.weight, count_sixteens(b.n_rows), sums + 2)
+        sum_sixteens(job, b.w.weight, &b.powers.weight_exponent[0] if b.wide else NULL, n, sums + 2,
+                     exponents + 1)
 
 
 cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nogil:
@@ -194,8 +210,10 @@ cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nog
         stats[0], stats[1], stats[2], stats[3], stats[4], stats[5] = -INFINITY, 0, -1, 0, 0, 0
         return
     stats[0] = logsumexp_of(job, b, r)
-    stats[1] = b.log_total[r] - (b.entropy_dot[r] / unit / job.loss.temperature) / total
+    # In this order, so that a tiny temperature leaves no denormal.
+    stats[1] = b.log_total[r] - (b.entropy_dot[r] / job.loss.temperature / unit) / total
     stats[2] = b.arg_max[r]
     stats[3] = 1 / total
-    stats[4] = b.loss[r]
-    stats[5] = 0 if b.ignored[r] else b.target_exp[r] / unit / total
+    stats[4] = narrow_loss(b, r)
+    stats[5] = 0 if b.ignored[r] else ldexp(b.target_exp[r] / unit / total,
+                                            -lift_at(b, weights_of(b, r)))

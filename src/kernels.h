@@ -246,6 +246,8 @@ typedef struct {
     /* hi + lo = weight / (coarse + fine), to about 2^-100 */
     void (*divide)(const double *weight, const double *coarse, const double *fine, ptrdiff_t n,
                    double *hi, double *lo);
+    /* Return whether any x[i] that is not 0 lies outside of least <= |x[i]| < most; a NaN does. */
+    int (*outside)(const double *x, ptrdiff_t n, double least, double most);
     /* The sums of n sixteens of numbers, in the tree of (27): sums[4 i] = sum i, and sums[4 i + 1]
        = the sum of its rounding errors; n is at most CYSOFTMAX_TILES. */
     void (*add_up)(const double *numbers, ptrdiff_t n, double *sums);

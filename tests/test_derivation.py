@@ -585,6 +585,48 @@ def test_the_entropy():
     same(entropy, -(P * np.log(P)).sum(-1))
 
 
+# ---------------------------------------------------------------- 15. extreme weights
+
+
+@pytest.mark.parametrize(("j", "k"), [(-1060, 3), (1010, -3), (500, -900), (0, -1040), (3, 1000)])
+def test_loss_and_gradient_are_proportional_to_weight_and_target(isa, j, k):
+    """Formula (35), for each row if a float64 can hold the result, and for the mean."""
+    target = np.round(16 * T) / 16  # with few digits, which a denormal has room for
+    s = np.array([0.5, 1.25, 3, 0.75])
+
+    def results(j, k, reduction):
+        options = OPTIONS | {"sample_weight": s * 2.0**j, "reduction": reduction}
+        return cysoftmax.cross_entropy_with_grad(X, target * 2.0**k, **options)
+
+    for got, want in zip(results(j, k, "mean"), results(0, 0, "mean"), strict=True):
+        same(got, want)
+    for got, want in zip(results(j, k, "none"), results(0, 0, "none"), strict=True):
+        if abs(j + k) < 1000:
+            same(got / 2.0 ** (j + k), want)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-160, 1e160, 1e307])
+def test_the_share_of_a_row_in_a_mean_has_no_extreme_intermediate(isa, size):
+    """Formula (36), in rational numbers; the row's own gradient is (p - y)."""
+    weights = size * np.array([1.0, 3, 2, 4])
+    scale = 1e300 if size < 1 else 1e-300
+    grad = cysoftmax.cross_entropy_grad(X, LABELS, sample_weight=weights, scale=scale)
+    total = sum(Fraction(w) for w in weights)
+    shares = [float(Fraction(scale) * Fraction(w) / total) for w in weights]
+    np.testing.assert_allclose(grad, np.array(shares)[:, None] * (P - Y), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_last_product_of_a_gradient_is_exact_or_infinite(isa, dtype):
+    """Formula (37): finite entries of a scaled gradient have the digits of the unscaled one."""
+    x, target = np.array([[9, 0, -60]], dtype), np.array([[0.25, 0.75, 0]], dtype)
+    small = cysoftmax.cross_entropy_grad(x, target).astype(LONG)
+    for exponent in 100, 127, 135, 190, 1023:
+        got = cysoftmax.cross_entropy_grad(x, target, scale=2.0**exponent)
+        with np.errstate(over="ignore"):
+            assert (got == (small * LONG(2) ** exponent).astype(dtype)).all()
+
+
 # ---------------------------------------------------------------- the document itself
 
 

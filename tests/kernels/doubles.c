@@ -71,6 +71,23 @@ void divide_of_zero_is_zero(const subject *s) {
 }
 
 // Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
+void a_number_outside_of_a_range_is_found_at_any_place(const subject *s) {
+    static const double GOOD[] = {0.25, -0.25, 1, 3.999, -3.999, 0, -0.0};
+    static const double BAD[] = {0.249, -0.249, 4, -4, 1e300, 5e-324, INFINITY, -INFINITY, NAN};
+    for (ptrdiff_t n = 0; n <= 40; n++) {
+        double x[41];
+        for (ptrdiff_t k = 0; k < n; k++) x[k] = GOOD[(k + n) % 7];
+        x[n] = NAN;
+        CHECK(!s->isa->doubles->outside(x, n, 0.25, 4), n);
+        for (ptrdiff_t k = 0; k < n; k++) {
+            const double good = x[k];
+            x[k] = BAD[(k + n) % 9];
+            CHECK(s->isa->doubles->outside(x, n, 0.25, 4), n);
+            x[k] = good;
+        }
+    }
+}
+
 void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
     for (int apart = 0; apart <= 90; apart++) {
         double numbers[TILE], tree[TILE], sums[2];
