@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from calls import CALLS, inputs
+from calls import CALLS, inputs, moved
 
 import cysoftmax
 from cysoftmax import _threads
@@ -98,10 +98,12 @@ class Case(NamedTuple):
         tile = 16 * self.row_bytes  # sixteen side by side
         if self.strided and tile <= 512 * KIB:
             rows = 34 * max(1, min(8, 512 * KIB // tile))  # up to eight, and the next or outputs
+            if self.options:  # masks and class weights, too
+                rows = max(rows, (512 * KIB + tile) // self.row_bytes)
         elif self.n_classes <= 192:
             rows = 34 * max(1, min(8, 32 * KIB // tile))
         threads = min(self.n_threads, self.n_rows)
-        return of_rows + threads * min(rows * self.row_bytes + 32 * KIB, MIB)
+        return of_rows + threads * min(rows * self.row_bytes + 48 * KIB, MIB)
 
 
 def all_cases():
@@ -210,6 +212,42 @@ def long_bound(n_threads):
     return n_threads * MIB + 16 * KIB  # the latter for numbers of rows and of blocks
 
 
+# Rows that are taken sixteen at a time: shape, and the axis of the classes.
+TILES = {
+    "few classes": ((30_000, 30), -1),
+    "classes first": ((20_000, 60), 0),
+    "many classes first": ((400, 2500), 0),
+}
+
+
+def tile_calls():
+    """Yield calls of rows in tiles: name, the bytes that they may need, and what prepares them.
+
+    Every target, each option alone, and all of them at once.
+    """
+    for call, (layout, (shape, axis)), n_threads in itertools.product(CALLS, TILES.items(), (1, 2)):
+        if axis not in call.axes:
+            continue
+        cases = [("float32", (name,)) for name in call.takes if layout == "few classes"]
+        cases += [("float32", ()), ("float16", ())]
+        cases += [(dtype, "all") for dtype in ("float32", "float64", "float16") if call.takes]
+        for dtype, options in cases:
+            words = options if isinstance(options, str) else ", ".join(options) or "no options"
+            threads = f"{n_threads} thread{'s' * (n_threads > 1)}"
+            name = f"{call.name}, {layout}, {dtype}, {words}, {threads}"
+            numbers = 7 if call.function == "row_stats" else 1  # float64s of a row
+            bound = n_threads * MIB + 8 * numbers * shape[0] + 16 * KIB  # beside the results
+            yield name, bound, partial(tile_call, call, shape, axis, dtype, options, n_threads)
+
+
+def tile_call(call, shape, axis, dtype, options, n_threads):
+    """Return a call of rows in tiles as a function without arguments."""
+    given = moved(inputs(call, shape, dtype, options), axis) | call.of_rows
+    if "class_weight" in given:  # of the dtype of computation
+        given["class_weight"] = given["class_weight"].astype(np.result_type(dtype, np.float32))
+    return lambda: call(given, n_threads=n_threads)
+
+
 def copied():
     """Yield calls that must copy the logits, by name, and the bytes of the copy."""
     x = np.zeros((200, 5000), np.float32)
@@ -233,7 +271,8 @@ def main(counter):
     counts = {case.name: counted(prepared(case))[0] for case in all_cases()}
     counts |= {name: counted(call)[0] for name, call, _ in copied()}
     counts["a million bytes"], _ = counted(lambda: np.empty(1_000_000, np.uint8).size)
-    for name, _, prepare in long_calls():
+    prepared_calls = [(name, prepare) for name, *_, prepare in [*long_calls(), *tile_calls()]]
+    for name, prepare in prepared_calls:
         used, results = counted(prepare())
         counts[name] = used - sum(result.nbytes for result in results.values())
     print(json.dumps(counts))

@@ -16,7 +16,14 @@ from pathlib import Path
 import calls
 import memory_of_calls
 import pytest
-from memory_of_calls import LAYOUTS, all_cases, copied, long_bound, long_calls
+from memory_of_calls import (
+    LAYOUTS,
+    all_cases,
+    copied,
+    long_bound,
+    long_calls,
+    tile_calls,
+)
 
 from cysoftmax import _threads
 
@@ -24,6 +31,7 @@ HERE = Path(__file__).parent
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 CASES = {case.name: case for case in all_cases()}
 IN_PLACE = [name for name, case in CASES.items() if case.result == "in place"]
+TILE_CALLS = {name: bound for name, bound, _ in tile_calls()}
 LONG_CALLS = {name: n_threads for name, n_threads, _ in long_calls()}
 
 pytestmark = [
@@ -80,6 +88,11 @@ def test_a_long_row_that_threads_share_out_needs_no_row_of_scratch(most_in_use, 
 @pytest.mark.parametrize("name", LONG_CALLS)
 def test_beyond_results_a_thread_needs_a_mebibyte_however_long_rows_are(most_in_use, name):
     assert most_in_use[name] <= long_bound(LONG_CALLS[name])
+
+
+@pytest.mark.parametrize("name", TILE_CALLS)
+def test_beyond_results_a_thread_needs_a_mebibyte_for_rows_in_tiles(most_in_use, name):
+    assert most_in_use[name] <= TILE_CALLS[name]
 
 
 # ---------------------------------------------------------------- what must be noticed
