@@ -288,8 +288,8 @@ cdef int fill_loss(Job *job, options) except -1:
 
 
 # Magnitudes that need no exponents of their own. In a float32, 2^-80 / 2^40 still has all of its
-# digits, and 2^80 times 2^40 does not overflow; in a float64 there is more room, which class weights
-# may need.
+# digits, and 2^80 times 2^40 does not overflow; in a float64 there is more room, which class
+# weights may need.
 cdef Range FLOAT_RANGE, DOUBLE_RANGE
 for_both = {
     "least_sample": 2.0**-25, "most_sample": 2.0**25, "least_mass": 2.0**-25,

@@ -48,7 +48,7 @@ cdef struct Weights:                # RowWeights of each row, as arrays: loops b
     double[MOST_ROWS] sample, label_mass, target_sum, target_mass, uniform_mass, uniform_total
     double[MOST_ROWS] weight, factor, rest_from, surplus
 
-cdef struct Powers:                 # of two, beside what extreme numbers are made of: see RowWeights
+cdef struct Powers:                 # of two, beside what extreme numbers are made of: RowWeights
     int[MOST_ROWS] lift, exponent, weight_exponent, factor_exponent
     int[MOST_ROWS] raised           # what the finished gradient is multiplied with
     int[MOST_ROWS] loss             # what the loss is to be multiplied with

@@ -176,9 +176,9 @@ cdef inline ptrdiff_t count_sixteens(ptrdiff_t n) noexcept nogil:
     return (n + TILE - 1) // TILE
 
 
-# A sum of sixteen rows is a pair of doubles (every second pair of `sums`) times a power of two (every
-# second of `exponents`, all of them 0 before). The power is 0 unless the rows have some, or the sum
-# would overflow: then they are first made smaller than 1.
+# A sum of sixteen rows is a pair of doubles (every second pair of `sums`) times a power of two
+# (every second of `exponents`, all of them 0 before). The power is 0 unless the rows have some, or
+# the sum would overflow: then they are first made smaller than 1.
 
 cdef inline void sum_sixteens(const Job *job, const double *values, const int *powers,
                               ptrdiff_t n, double *sums, int *exponents) noexcept nogil:

@@ -323,7 +323,10 @@ def test_a_gradient_too_large_is_infinite_entry_by_entry(isa):
     smoothed = grad(np.float32([[0, 1]]), [0], label_smoothing=0.1, scale=1e39)
     assert smoothed == [[-np.inf, np.inf]]
     assert grad(np.array([[1.5e308, 0]]), [0], z_loss=1.0) == [[np.inf, 0]]
-    assert grad(np.float32([[0, -200, -50]]), [0], scale=1e39)[0][:2] == [pytest.approx(-1.9287498e17), 0]
+    assert grad(np.float32([[0, -200, -50]]), [0], scale=1e39)[0][:2] == [
+        pytest.approx(-1.9287498e17),
+        0,
+    ]
     some = cysoftmax.cross_entropy_grad(np.float32([[1, 2, -1]]), [[0.2, 0.5, 0.3]], scale=1e39)
     want = np.exp([1, 2, -1]) / np.exp([1, 2, -1]).sum() - [0.2, 0.5, 0.3]
     np.testing.assert_allclose(some, 1e39 * want[None], rtol=1e-6)
