@@ -87,7 +87,7 @@ scale : float or array_like, default 1.0
         The gradient, but not the loss, is multiplied by it: one number, or one for each row
         (broadcast to the shape of the rows). It may be an upstream gradient, or a loss scale
         that keeps small float16 gradients from underflow; the caller then divides by it later,
-        in float32. Entries too large for the dtype become inf.""",
+        in float32. Entries too large for the dtype become inf, each by itself.""",
     "formula": """\
 With all options, let T be the target of a row, ``d = (x - max(x)) / temperature``, and `lse` the
     logsumexp of ``x / temperature``. Then::
@@ -100,7 +100,8 @@ With all options, let T be the target of a row, ``d = (x - max(x)) / temperature
     "mean" is the sum of the losses divided by the sum of w, the weight of a row, which depends
     on the unsmoothed target. For class indices this is the mean of PyTorch; unlike in PyTorch,
     an equal distribution gives the same mean. docs/coming_from.md compares cysoftmax with
-    PyTorch, scikit-learn, SciPy and optax, call by call.
+    PyTorch, scikit-learn, SciPy and optax, call by call. Weights may have any size: neither the
+    mean nor its gradient overflows or underflows on the way.
 
     With options, the error of the loss of a row is at most 6 ulp. The error of an entry of the
     gradient is at most 6 ulp of the largest of its three terms. Classes more than 115 nats
