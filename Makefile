@@ -118,13 +118,14 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # - benchmarks, compare, dashboard, derivation, example, reference: they test no build;
 # - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
 #   caches at every offset;
-# - every combination of options, any number of threads: minutes, for code that the rest covers;
+# - every combination of options, any number of threads, extreme weights: minutes, for code that the
+#   rest covers;
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
 NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example reference \
   streaming
-TOO_LONG := every_combination or any_number_of_threads
+TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
 SANITIZED_TESTS := $(call without,memory) -k "not ($(TOO_LONG) or memory_error or scratch)"
