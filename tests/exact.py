@@ -19,10 +19,11 @@ def number(value):
 
 
 class Row(NamedTuple):
-    """Loss and weight of a row; of each class, the gradient, its largest term, and the Hessian."""
+    """Loss, weight and s a of a row; of each class, the gradient, its largest term, the Hessian."""
 
     loss: object
     weight: object
+    mass: object
     grad: list
     size: list
     hess: list
@@ -37,7 +38,7 @@ def row(x, target, counts, class_weight=None, sample_weight=1, label_smoothing=0
     T, s, e = [number(t) for t in target], number(sample_weight), number(label_smoothing)
     z, tau = number(z_loss), number(temperature)
     if s == 0 or not any(T) or not any(where):
-        return Row(number(0), number(0), *[[number(0)] * len(x)] * 3)
+        return Row(*[number(0)] * 3, *[[number(0)] * len(x)] * 3)
     shift = max(number(x[c]) for c in n if where[c])
     d = [(number(x[c]) - shift) / tau if where[c] else -MP.inf for c in n]
     exps = [MP.exp(v) for v in d]
@@ -62,8 +63,8 @@ def row(x, target, counts, class_weight=None, sample_weight=1, label_smoothing=0
         most = max((s * a + abs(push)) * max(exps[c] / S, tiny), s * A[c])
         grad.append((pull + push * exps[c] / S) / tau if where[c] else number(0))
         size.append(most / tau if where[c] else number(0))
-        hess.append(w * exps[c] * others(exps, c) / S**2)
-    return Row(loss + w * z * lse**2, w, grad, size, hess)
+        hess.append(s * a * exps[c] * others(exps, c) / S**2)
+    return Row(loss + w * z * lse**2, w, s * a, grad, size, hess)
 
 
 def reduced(rows, reduction, scales):
