@@ -157,18 +157,24 @@ cdef inline void weigh(const Job *job, Block *b, int r) noexcept nogil:
     b.w.weight[i] = b.w.sample[i] * b.w.target_mass[i]
     # The statistics of a row do not need its target.
     b.skipped[r] = b.ignored[r] and not job.what & STATS
+    b.any_ignored |= b.ignored[r]
+    b.any_skipped |= b.skipped[r]
 
 
 cdef inline void weigh_labels(const Job *job, Block *b) noexcept nogil:
     """Do that for all rows of a block whose label masses were read: without a branch, since rows
     may be ignored at random."""
-    cdef int r
+    cdef int r, any_ignored = 0
     for r in range(b.n_rows):
         b.w.label_mass[r] *= 1 - b.ignored[r]
         b.w.target_mass[r] = b.w.label_mass[r]
         b.w.weight[r] = b.w.sample[r] * b.w.label_mass[r]
+    for r in range(b.n_rows):
+        any_ignored |= b.ignored[r]
+    b.any_ignored = any_ignored
     if not job.what & STATS:
         memcpy(b.skipped, b.ignored, b.n_rows)
+        b.any_skipped = any_ignored
 
 
 cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, double weight_sum,
@@ -182,7 +188,7 @@ cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, 
     if unmasked == 0:
         b.ignored[r] = True
         weigh(job, b, r)
-        b.skipped[r] = True
+        b.skipped[r] = b.any_skipped = True
         return
     if has_target:
         b.ignored[r] |= not any_target
@@ -216,17 +222,6 @@ cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const dou
             b.w.uniform_total[begin + r] = b.w.uniform_mass[begin + r] * weight_sum[r]
     for r in range(TILE):
         b.w.weight[begin + r] = b.w.sample[begin + r] * b.w.target_mass[begin + r]
-
-
-cdef inline void note_ignored(Block *b) noexcept nogil:
-    """Find out whether any row of a block is ignored or skipped, once all are weighed."""
-    cdef int r, ignored = 0, skipped = 0
-    for r in range(b.n_rows):
-        ignored |= b.ignored[r]
-    for r in range(b.n_rows):
-        skipped |= b.skipped[r]
-    b.any_ignored = ignored
-    b.any_skipped = skipped
 
 
 # ---------------------------------------------------------------- extreme weights
@@ -745,8 +740,6 @@ cdef inline void finish_block(const Job *job, Block *b) noexcept nogil:
     cdef int r
     if not job.plan.log_first:
         take_logs(job, b, 0, b.n_rows)
-    if job.plan.weighted:
-        note_ignored(b)
     if job.what & LOSS:
         take_losses(job, b)
     elif job.what & LOGSUMEXP:

@@ -214,5 +214,5 @@ cdef inline void sum_lost_dots(const Job *job, Scratch *s, const Block *b, int r
         if target_dot != NULL:
             target_terms(job, s, b, r, &p, target_dot)
         if uniform_dot != NULL:
-            add_terms(job, p.base, p.x, p.n, b.shift[r], uniform_dot)
+            add_terms(job, p.base, p.x, p.n, 1, b.shift[r], uniform_dot)
         begin += p.n

@@ -116,7 +116,7 @@ cdef inline double dot_in_double(const Job *job, const char *a, const char *x, p
     small for a float32; 0 where a is 0."""
     cdef double sum = 0, weight
     cdef ptrdiff_t c
-    for c in range(0, n):
+    for c in range(n):
         weight = real_at(job, a, c * stride, n * stride)
         if weight != 0:
             sum += weight * (real_at(job, x, c * stride, n * stride) - shift)
@@ -150,14 +150,15 @@ cdef inline void add_chunks(Total *total, const Pair *first, ptrdiff_t n) noexce
 
 
 cdef inline void add_terms(const Job *job, const char *a, const char *x, ptrdiff_t n,
-                           double shift, Total *total) noexcept nogil:
-    """Add a (x - shift) for each of n classes, in double: where a sum of chunks overflowed."""
+                           ptrdiff_t stride, double shift, Total *total) noexcept nogil:
+    """Add a (x - shift) for each of n classes, `stride` reals apart, in double: where a sum of
+    chunks overflowed. a is ones if NULL."""
     cdef double weight = 1
     cdef ptrdiff_t c
     for c in range(n):
         if a != NULL:
-            weight = real_at(job, a, c, n)
-        add_term(job, weight, x + c * job.itemsize, shift, total)
+            weight = real_at(job, a, c * stride, n * stride)
+        add_term(job, weight, x + c * stride * job.itemsize, shift, total)
 
 
 cdef inline void add_term(const Job *job, double weight, const char *x, double shift,

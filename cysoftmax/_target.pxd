@@ -8,7 +8,7 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy
 
 from cysoftmax._formula cimport (
-    MOST_ROWS, Block, any_outside, clear_rows, is_moderate, lift_at, note_ignored, open_weights,
+    MOST_ROWS, Block, any_outside, clear_rows, is_moderate, lift_at, open_weights,
     residual_mass, settle, take_scales, target_factor, weigh, weigh_labels, weigh_masses,
     weights_of)
 from cysoftmax._job cimport (
@@ -61,8 +61,6 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
     elif job.loss.sample_may_be_0:
         for r in range(n_rows):
             weigh(job, b, r)
-    if job.plan.weighted:
-        note_ignored(b)
     if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, b, b.w.factor)
         take_scales(job, b)
@@ -350,7 +348,7 @@ cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r,
                               Total *total) noexcept nogil:
     """Add masses times (x - shift) of a piece term by term: where target_dots overflowed."""
     if job.target_is == DISTRIBUTION:
-        add_terms(job, p.a, p.x, p.n, b.shift[r], total)
+        add_terms(job, p.a, p.x, p.n, 1, b.shift[r], total)
     elif job.target_is == SPARSE:
         add_entry_terms(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], total, &s.bad_label)
 

@@ -9,14 +9,14 @@ from libc.math cimport INFINITY, isfinite, isinf, isnan
 from libc.string cimport memcpy, memset
 
 from cysoftmax._formula cimport (
-    MOST_ROWS, Block, lift_at, note_ignored, residual_mass, target_factor, uniform_factor,
+    MOST_ROWS, Block, lift_at, residual_mass, target_factor, uniform_factor,
     variance_weight, weigh_masses, weigh_whole_tile)
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, VECTOR, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport CHUNK, FEW, TILE, Gradient, Kernels, NextTiles
 from cysoftmax._numbers cimport put_real, raise_reals, real_at
 from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport (
-    Pair, Total, add, add_term, chunk_size, chunks, count_sixteens, dot_in_double, finish,
+    Pair, Total, add, add_terms, chunk_size, chunks, count_sixteens, dot_in_double, finish,
     has_tiny_differences)
 from cysoftmax._target cimport holds_small_numbers, lift_target, settle_row
 from cysoftmax._tile_arrays cimport (
@@ -60,21 +60,38 @@ cdef inline bint total_tile(const Job *job, TileSum what, const char *a, const c
     cdef double[TILE] hi, lo
     cdef Total total[TILE]
     cdef ptrdiff_t k
-    cdef int r
     cdef bint any_0 = sum_chunk(job, what, a, x, shift, 0, coarse, fine)
     if job.n_classes <= CHUNK:
         return any_0
-    for r in range(TILE):
-        total[r] = Total(coarse[r], fine[r], 0)
+    begin_totals(total, coarse, fine)
     for k in range(1, chunks(job.n_classes)):
         sum_chunk(job, what, a, x, shift, k, hi, lo)
-        for r in range(TILE):
-            add(&total[r], Pair(hi[r], lo[r]))
+        add_to_totals(total, hi, lo)
+    finish_totals(total, coarse, fine)
+    return True
+
+
+cdef inline void begin_totals(Total *total, const double *hi, const double *lo) noexcept nogil:
+    """Begin the totals of sixteen rows with the sums of their first chunk."""
+    cdef int r
+    for r in range(TILE):
+        total[r] = Total(hi[r], lo[r], 0)
+
+
+cdef inline void add_to_totals(Total *total, const double *hi, const double *lo) noexcept nogil:
+    """Add the sums of the next chunk."""
+    cdef int r
+    for r in range(TILE):
+        add(&total[r], Pair(hi[r], lo[r]))
+
+
+cdef inline void finish_totals(Total *total, double *coarse, double *fine) noexcept nogil:
+    """Return the totals of sixteen rows."""
+    cdef int r
     for r in range(TILE):
         finish(&total[r])
         coarse[r] = total[r].coarse
         fine[r] = total[r].fine
-    return True
 
 
 # ---------------------------------------------------------------- open: masks and distributions
@@ -219,8 +236,6 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
     if job.where.data != NULL:
         for t in range(count_sixteens(b.n_rows)):
             mask_logits(job, s, b, t, tile_of(job, tiles, t))
-    if job.plan.reads_rows:
-        note_ignored(b)
 
 
 cdef inline void mask_logits(const Job *job, Scratch *s, Block *b, int t,
@@ -317,17 +332,15 @@ cdef inline void tile_dots(const Job *job, Scratch *s, Block *b, int t,
     if job.loss.smoothing != 0:
         base = base_of(job, s, t)
         dot = b.uniform_dot_hi + t * TILE
-        total_tile(job, DIFFERENCES, base, x, shift, dot,
-                   b.uniform_dot_lo + t * TILE)
+        total_tile(job, DIFFERENCES, base, x, shift, dot, b.uniform_dot_lo + t * TILE)
         mend_dots(job, b, t, base, x, dot, b.uniform_dot_lo + t * TILE)
 
 
 cdef inline void mend_dots(const Job *job, const Block *b, int t, const char *a, const char *x,
                            double *hi, double *lo) noexcept nogil:
     """Sum again, term by term in double, the dots that overflowed."""
-    cdef double lost = 0, weight = 1
+    cdef double lost = 0
     cdef Total total
-    cdef ptrdiff_t c, i
     cdef int r
     for r in range(TILE):
         lost += hi[r] - hi[r]
@@ -337,11 +350,8 @@ cdef inline void mend_dots(const Job *job, const Block *b, int t, const char *a,
         if isfinite(hi[r]) or b.ignored[t * TILE + r]:
             continue
         total = Total(0, 0, 0)
-        for c in range(job.n_classes):
-            i = c * TILE + r
-            if a != NULL:
-                weight = real_at(job, a, i, job.n_classes * TILE)
-            add_term(job, weight, x + i * job.itemsize, b.shift[t * TILE + r], &total)
+        add_terms(job, a + r * job.itemsize if a != NULL else NULL, x + r * job.itemsize,
+                  job.n_classes, TILE, b.shift[t * TILE + r], &total)
         finish(&total)
         hi[r] = total.coarse
         lo[r] = total.fine
@@ -372,25 +382,19 @@ cdef inline void tile_sums(const Job *job, Block *b, int begin, char *tile,
     cdef double[TILE] coarse, fine
     cdef Total total[TILE]
     cdef ptrdiff_t k
-    cdef int r
     job.kernels.tile_exp_sum(
         tile, chunk_size(job.n_classes, 0), b.shift + begin, job.loss.inv_temperature,
         next_tiles if next_tiles.x != NULL else NULL, b.coarse + begin, b.fine + begin)
     if job.n_classes <= CHUNK:
         return
-    for r in range(TILE):
-        total[r] = Total(b.coarse[begin + r], b.fine[begin + r], 0)
+    begin_totals(total, b.coarse + begin, b.fine + begin)
     for k in range(1, chunks(job.n_classes)):
         job.kernels.tile_exp_sum(
             tile + k * CHUNK * TILE * job.itemsize, chunk_size(job.n_classes, k),
             b.shift + begin, job.loss.inv_temperature,
             next_tiles if next_tiles.tiles != NULL else NULL, coarse, fine)
-        for r in range(TILE):
-            add(&total[r], Pair(coarse[r], fine[r]))
-    for r in range(TILE):
-        finish(&total[r])
-        b.coarse[begin + r] = total[r].coarse
-        b.fine[begin + r] = total[r].fine
+        add_to_totals(total, coarse, fine)
+    finish_totals(total, b.coarse + begin, b.fine + begin)
 
 
 cdef inline void tile_stats(const Job *job, Scratch *s, Block *b, int t,
@@ -568,12 +572,13 @@ cdef inline bint is_cleared(const Job *job, const Block *b) noexcept nogil:
     """Return whether masked entries of a block have to be overwritten once they are computed:
     unless the exps of 0 that they have give the right value."""
     cdef int r
-    if job.where.data != NULL and not job.what & SOFTMAX:
+    if job.where.data == NULL:
+        return False
+    if not job.what & SOFTMAX:
         return True
-    if job.where.data != NULL:
-        for r in range(b.n_rows):
-            if not 0 < b.factor_hi[r] < INFINITY:
-                return True
+    for r in range(b.n_rows):
+        if not 0 < b.factor_hi[r] < INFINITY:
+            return True
     return False
 
 
