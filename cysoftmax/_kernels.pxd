@@ -69,8 +69,8 @@ cdef extern from "kernels.h" nogil:
                        void *out) noexcept nogil
         void (*fill)(double value, ptrdiff_t n, void *out, bint stream) noexcept nogil
         void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out) noexcept nogil
-        void (*convert)(const void *source, int kind, ptrdiff_t item, ptrdiff_t n,
-                        void *out) noexcept nogil
+        void (*convert)(const void *source, ptrdiff_t step, int kind, ptrdiff_t item,
+                        ptrdiff_t n, void *out) noexcept nogil
         double (*widen)(const uint16_t *x, ptrdiff_t n, bint bfloat, void *out) noexcept nogil
         void (*narrow)(const void *x, ptrdiff_t n, bint bfloat, uint16_t *out) noexcept nogil
         void (*stream_short)(const uint16_t *row, ptrdiff_t n, uint16_t *out,

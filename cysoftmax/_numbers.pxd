@@ -23,11 +23,6 @@ ctypedef fused integer:
     uint32_t
     uint64_t
 
-ctypedef fused number:
-    integer
-    float
-    double
-
 
 # ---------------------------------------------------------------- reals side by side
 
@@ -61,18 +56,6 @@ cdef inline void raise_reals(const Job *job, char *reals, ptrdiff_t n, ptrdiff_t
 
 
 # ---------------------------------------------------------------- from any array to reals
-
-cdef inline void convert(const number *source, ptrdiff_t step, ptrdiff_t n, char *into,
-                         ptrdiff_t itemsize) noexcept nogil:
-    """Convert n strided numbers to reals of the given size."""
-    cdef ptrdiff_t c
-    for c in range(n):
-        if itemsize == 4:
-            (<float *>into)[c] = <float>source[0]
-        else:
-            (<double *>into)[c] = <double>source[0]
-        source = <const number *>(<const char *>source + step)
-
 
 cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, char *into,
                             ptrdiff_t into_step, ptrdiff_t item) noexcept nogil:
@@ -112,47 +95,9 @@ cdef inline void load_reals(const Job *job, const Array *array, const char *plac
             load_halves(job, array, place, step, n, into)
         else:               # as float32 in the upper half, which is read as it is overwritten
             load_halves(job, array, place, step, n, into + 4 * n)
-            convert[float](<const float *>(into + 4 * n), 4, n, into, size)
-    elif step == array.item:
-        job.kernels.convert(place, array.kind, array.item, n, into)
+            job.kernels.convert(into + 4 * n, 4, c'f', 4, n, into)
     else:
-        load_strided(job, array, place, step, n, into)
-
-
-cdef inline void load_strided(const Job *job, const Array *array, const char *place, ptrdiff_t step,
-                              ptrdiff_t n, char *into) noexcept nogil:
-    """Do that for strided numbers, but those of 16 bits."""
-    cdef ptrdiff_t size = job.itemsize
-    if array.kind == c'f':
-        if size == 4:
-            copy_items(place, step, n, into, 4, 4)
-        else:
-            convert[float](<const float *>place, step, n, into, size)
-    elif array.kind == c'd':
-        if size == 8:
-            copy_items(place, step, n, into, 8, 8)
-        else:
-            convert[double](<const double *>place, step, n, into, size)
-    elif array.kind == c'i':
-        if array.item == 1:
-            convert[int8_t](<const int8_t *>place, step, n, into, size)
-        elif array.item == 2:
-            convert[int16_t](<const int16_t *>place, step, n, into, size)
-        elif array.item == 4:
-            convert[int32_t](<const int32_t *>place, step, n, into, size)
-        else:
-            convert[int64_t](<const int64_t *>place, step, n, into, size)
-    elif array.kind == c'?':
-        copy_items(place, step, n, into + n * (size - 1), 1, 1)     # upwards, as in load_halves
-        job.kernels.convert(into + n * (size - 1), c'?', 1, n, into)
-    elif array.item == 1:
-        convert[uint8_t](<const uint8_t *>place, step, n, into, size)
-    elif array.item == 2:
-        convert[uint16_t](<const uint16_t *>place, step, n, into, size)
-    elif array.item == 4:
-        convert[uint32_t](<const uint32_t *>place, step, n, into, size)
-    else:
-        convert[uint64_t](<const uint64_t *>place, step, n, into, size)
+        job.kernels.convert(place, step, array.kind, array.item, n, into)
 
 
 cdef inline double number_at(const Job *job, const Array *array, const char *place) noexcept nogil:

@@ -41,8 +41,9 @@
 #define CYSOFTMAX_TILE 16
 // The most tiles that tiles_load and tiles_store take at a time.
 #define CYSOFTMAX_TILES 8
-// Up to so many classes, a label is found by comparing every class with it, which costs less than
-// sixteen scalar loads or stores, and lets no vector wait for scalar stores (store forwarding).
+// Up to this number of classes, a label is found by comparing every class with it. That costs less
+// than sixteen scalar loads or stores, and lets no vector wait for scalar stores (store
+// forwarding).
 #define CYSOFTMAX_FEW 16
 
 // The unfinished vec, one vector register, at the end of a streamed row (of 16-bit numbers, the
@@ -156,10 +157,12 @@ typedef struct {
     void (*fill)(double value, ptrdiff_t n, void *out, int stream);
     /* out = a b */
     void (*multiply)(const void *a, const void *b, ptrdiff_t n, void *out);
-    /* out = source, as reals. The kind is 'i' (signed), 'u' (unsigned), 'f' (float), 'd' (double)
-       or
-       '?' (a truth value: 1 if not 0), `item` the bytes of one number. */
-    void (*convert)(const void *source, int kind, ptrdiff_t item, ptrdiff_t n, void *out);
+    /* out = n numbers, `step` bytes apart from source on, as reals. The kind is 'i' (signed), 'u'
+       (unsigned), 'f' (float), 'd' (double) or '?' (a truth value: 1 if not 0), `item` the bytes of
+       one number. out may overlap the source if each number is read before its place is
+       written, going upwards. */
+    void (*convert)(const void *source, ptrdiff_t step, int kind, ptrdiff_t item, ptrdiff_t n,
+                    void *out);
 
     /* ---- Numbers of 16 bits: bfloat16 if `bfloat`, else IEEE's binary16. NULL in float64. ---- */
 

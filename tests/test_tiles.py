@@ -252,7 +252,7 @@ def test_zeros_have_the_same_sign_where_weights_vanish(dtype, isa):
 
 
 def widened(given, n_classes):
-    """Return the inputs with masked classes behind the others: so many that rows go one by one.
+    """Return the inputs with masked classes behind the others, enough that rows go one by one.
 
     Up to 64 classes, nothing is added to a sum by them, and its bits stay.
     """

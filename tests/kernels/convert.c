@@ -54,21 +54,24 @@ static int is_rounded(const subject *s, const void *out, ptrdiff_t i, long doubl
     return same_bits(get(s, out, i), want);
 }
 
-// From each number of a vector on, to each place in one.
+// From each number of a vector on, to each place in one; side by side, and 2 numbers apart
+// backwards.
 void numbers_of_each_dtype_become_reals(const subject *s) {
     for (int k = 0; k < COUNT(NUMBERS); k++)
         for (ptrdiff_t n = 0; n <= SHORT; n++)
             for (ptrdiff_t offset = 0; offset < TILE; offset++, release()) {
                 const char kind = NUMBERS[k].kind;
                 const int item = NUMBERS[k].item;
-                unsigned char *bytes = allocate((offset + n) * item);
-                fill_bytes((uint64_t)(n * 100 + offset), item, bytes, offset + n);
-                const unsigned char *source = bytes + offset * item;
+                const ptrdiff_t apart = offset % 3 == 2 ? -2 : 1;
+                unsigned char *bytes = allocate((offset + 2 * n) * item);
+                fill_bytes((uint64_t)(n * 100 + offset), item, bytes, offset + 2 * n);
+                const unsigned char *source =
+                    bytes + (offset + (apart < 0 && n > 0 ? 2 * n - 1 : 0)) * item;
                 void *out = guarded(s, n, (offset * 5 + n) % TILE);
-                s->k->convert(source, kind, item, n, out);
+                s->k->convert(source, apart * item, kind, item, n, out);
                 int ok = canaries_live(s, out, n);
                 for (ptrdiff_t i = 0; i < n; i++)
-                    ok &= is_rounded(s, out, i, number_at(kind, item, source + i * item));
+                    ok &= is_rounded(s, out, i, number_at(kind, item, source + i * apart * item));
                 check(s, ok, __func__, "%c%d, n = %td", kind, item, n);
             }
 }
