@@ -15,7 +15,8 @@ from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cysoftmax._formula cimport factor_for, has_moderate_options, outside, wide_factor
+from cysoftmax._block cimport factor_for
+from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
     Sums)

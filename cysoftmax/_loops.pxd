@@ -5,7 +5,8 @@
 
 from cython.parallel cimport parallel, prange
 
-from cysoftmax._formula cimport Block, finish_block, finish_part, open_weights
+from cysoftmax._block cimport Block, open_weights
+from cysoftmax._formula cimport finish_block, finish_part
 from cysoftmax._job cimport SPANS, TILES, Job
 from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
@@ -16,8 +17,8 @@ from cysoftmax._spans cimport (
 from cysoftmax._sums cimport ChunkSums
 from cysoftmax._target cimport open_block
 from cysoftmax._threads cimport thread_num
-from cysoftmax._tiles cimport (
-    load_tiles, reduce_tiles, skip_tiles, skips_all, weigh_tiles, write_tiles)
+from cysoftmax._tile_targets cimport weigh_tiles
+from cysoftmax._tiles cimport load_tiles, reduce_tiles, skip_tiles, skips_all, write_tiles
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
 

@@ -251,7 +251,7 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
     """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
     thread that changes it cannot make a checked label into another one."""
     cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
-    cdef uint64_t differs, outside, any_bad = 0, ignores = job.loss.ignores
+    cdef uint64_t differs, is_outside, any_bad = 0, ignores = job.loss.ignores
     cdef uint64_t[MOST_LABELS] is_ignored
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
@@ -281,9 +281,9 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
         label = <uint64_t>y[r]
         differs = label ^ ignore
         is_ignored[r] = ((differs - 1) & ~differs) >> 63 & ignores
-        outside = (label | (last - label)) >> 63
-        any_bad |= outside & ~is_ignored[r]
-        y[r] &= <ptrdiff_t>((outside | is_ignored[r]) - 1)
+        is_outside = (label | (last - label)) >> 63
+        any_bad |= is_outside & ~is_ignored[r]
+        y[r] &= <ptrdiff_t>((is_outside | is_ignored[r]) - 1)
     for r in range(n):              # apart: numbers of another size would keep it from vectors
         ignored[r] = <char>is_ignored[r]
     return any_bad != 0

@@ -5,16 +5,15 @@
 
 from libc.math cimport INFINITY, isfinite, isinf, isnan
 
-from cysoftmax._formula cimport Block, weights_of
+from cysoftmax._block cimport Block, weights_of
 from cysoftmax._job cimport LABELS, Job
 from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport as_reals, load_logits, real_at
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport (
-    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, entropy_chunks, finish,
-    total_of)
-from cysoftmax._target cimport (
-    read_again, read_mask, target_dots, target_exp_dots, target_terms)
+    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, entropy_chunks,
+    finish, total_of)
+from cysoftmax._target cimport read_again, read_mask, target_dots, target_exp_dots, target_terms
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOSS, SOFTMAX, STATS, VJP
 from cysoftmax._write cimport store_pending
 

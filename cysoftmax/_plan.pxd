@@ -6,7 +6,7 @@
 # The measurements are those of docs/performance.md and docs/notebook.md: AMD Zen 4 with AVX-512,
 # two cores, GCC 12, least of many alternating runs.
 
-from cysoftmax._formula cimport MOST_ROWS
+from cysoftmax._block cimport MOST_ROWS
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPANS, SPARSE, TILES, VECTOR, Array, Job, Plan)
 from cysoftmax._kernels cimport CHUNK, TILE

@@ -2,7 +2,8 @@
 # The way ROWS: each row is one piece, its classes lie along the vector. A part is one row, or
 # sixteen if their exps stay in the L1 cache. Touches the scratch of one thread, and one block.
 
-from cysoftmax._formula cimport Block, lift_at, raised_by, weights_of
+from cysoftmax._block cimport Block, weights_of
+from cysoftmax._extremes cimport lift_at, raised_by
 from cysoftmax._job cimport LABELS, Job, row_at
 from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, reduce_piece
 from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from

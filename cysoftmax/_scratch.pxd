@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uintptr_t
 
-from cysoftmax._formula cimport MOST_ROWS, Block, open_weights
+from cysoftmax._block cimport MOST_ROWS, Block, open_weights
 from cysoftmax._job cimport DISTRIBUTION, ROWS, SPANS, TILES, VECTOR, Job
 from cysoftmax._kernels cimport TILE, Carry, NextTiles
 from cysoftmax._numbers cimport put_real, real_at

@@ -6,7 +6,7 @@
 
 from libc.math cimport INFINITY
 
-from cysoftmax._formula cimport MOST_ROWS, Block
+from cysoftmax._block cimport MOST_ROWS, Block
 from cysoftmax._job cimport LABELS, Job, class_at
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._piece cimport (

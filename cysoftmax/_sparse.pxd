@@ -8,8 +8,7 @@ from libc.string cimport memset
 
 from cysoftmax._job cimport Array, Job, expect
 from cysoftmax._kernels cimport CHUNK
-from cysoftmax._numbers cimport (
-    load_reals, narrow_real, number_at, put_real, real_at, wide_mass)
+from cysoftmax._numbers cimport load_reals, narrow_real, number_at, put_real, real_at, wide_mass
 from cysoftmax._sums cimport Pair, Total, add_term, chunks, pair_of
 
 cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row

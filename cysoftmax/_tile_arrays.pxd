@@ -7,7 +7,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from cysoftmax._formula cimport Block
+from cysoftmax._block cimport Block
 from cysoftmax._job cimport Array, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE
 from cysoftmax._numbers cimport load_reals, store_strided
@@ -141,7 +141,7 @@ cdef inline void scatter_entries(const index_type *classes, const Job *job, Scra
     cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, n_classes = job.n_classes
     cdef ptrdiff_t j = entry_bound(job, b.first), begin = j, ready = j, end, c
     cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows))
-    cdef int r, outside, any_outside = 0
+    cdef int r, is_outside, any_bad = 0
     cdef char *place
     for r in range(b.n_rows):
         place = tile_of(job, tiles, r // TILE) + r % TILE * job.itemsize
@@ -152,15 +152,15 @@ cdef inline void scatter_entries(const index_type *classes, const Job *job, Scra
                 load_reals(job, entries, entries.data + j * entries.item, entries.item,
                            ready - begin, s.staging)
             c = <ptrdiff_t>(<const volatile index_type *>classes)[j]
-            outside = <uint64_t>c >= <uint64_t>n_classes
-            any_outside |= outside
-            c = 0 if outside else c                 # changed since it was checked
+            is_outside = <uint64_t>c >= <uint64_t>n_classes
+            any_bad |= is_outside
+            c = 0 if is_outside else c                 # changed since it was checked
             if job.itemsize == 4:
                 (<float *>place)[c * TILE] = (<float *>s.staging)[j - begin]
             else:
                 (<double *>place)[c * TILE] = (<double *>s.staging)[j - begin]
             j += 1
-    if any_outside:
+    if any_bad:
         s.bad_label = True
 
 

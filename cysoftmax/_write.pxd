@@ -6,9 +6,9 @@
 from libc.math cimport INFINITY, isfinite, ldexp
 from libc.stdint cimport uint16_t
 
-from cysoftmax._formula cimport (
-    Block, lift_at, logsumexp_of, narrow_loss, raised_by, target_factor, uniform_factor,
-    variance_weight, weights_of)
+from cysoftmax._block cimport Block, target_factor, uniform_factor, weights_of
+from cysoftmax._extremes cimport lift_at, narrow_loss, raised_by, variance_weight
+from cysoftmax._formula cimport logsumexp_of
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
 from cysoftmax._numbers cimport fill_classes, put_number, raise_reals, store_strided
