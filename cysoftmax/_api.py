@@ -229,8 +229,8 @@ def cross_entropy(
     {where}
     {reduction}
     out : ndarray, optional
-        With ``reduction="none"``, an array that receives the losses. It must have their shape
-        and dtype.
+        With ``reduction="none"``, an array that receives the losses, of the shape and dtype
+        that they have.
     {n_threads}
 
     Returns

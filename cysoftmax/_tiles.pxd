@@ -254,7 +254,10 @@ cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t
     cdef int begin = t * TILE, w = 0 if b.alike else begin, r
     for r in range(TILE):
         one[r] = 1
-        weight[r] = variance_weight(job, b, w + r, &raised[r])
+        if r == 0 or not b.alike:
+            weight[r] = variance_weight(job, b, w + r, &raised[r])
+        else:
+            weight[r], raised[r] = weight[0], raised[0]
     job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi, lo)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, b.coarse + begin, b.fine + begin,
                               weight, variance)

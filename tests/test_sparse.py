@@ -1,4 +1,4 @@
-"""Targets in the rows of a SciPy sparse array: distributions that are never made dense."""
+"""Targets in the rows of a SciPy sparse array: distributions, never made dense as a whole."""
 
 import subprocess
 import sys

@@ -15,17 +15,22 @@ def compiled():
     """
     from numba import njit, prange
 
+    @njit(fastmath=True)
+    def exps_of_row(x, i, exps):
+        shift = x[i, 0]
+        for j in range(1, x.shape[1]):
+            shift = max(shift, x[i, j])
+        total = x.dtype.type(0)
+        for j in range(x.shape[1]):
+            exps[i, j] = np.exp(x[i, j] - shift)
+            total += exps[i, j]
+        return shift, total
+
     @njit(parallel=True, fastmath=True)
     def softmax(x, p):
         n_classes = x.shape[1]
         for i in prange(x.shape[0]):
-            shift = x[i, 0]
-            for j in range(1, n_classes):
-                shift = max(shift, x[i, j])
-            total = x.dtype.type(0)
-            for j in range(n_classes):
-                p[i, j] = np.exp(x[i, j] - shift)
-                total += p[i, j]
+            _, total = exps_of_row(x, i, p)
             scale = 1 / total
             for j in range(n_classes):
                 p[i, j] *= scale
@@ -36,13 +41,7 @@ def compiled():
         n_rows, n_classes = x.shape
         loss = 0.0
         for i in prange(n_rows):
-            shift = x[i, 0]
-            for j in range(1, n_classes):
-                shift = max(shift, x[i, j])
-            total = x.dtype.type(0)
-            for j in range(n_classes):
-                grad[i, j] = np.exp(x[i, j] - shift)
-                total += grad[i, j]
+            shift, total = exps_of_row(x, i, grad)
             loss += np.log(total) - (x[i, y[i]] - shift)
             scale = 1 / (total * n_rows)
             for j in range(n_classes):
