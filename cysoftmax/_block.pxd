@@ -151,17 +151,12 @@ cdef inline void weigh(const Job *job, Block *b, int r) noexcept nogil:
 cdef inline void weigh_labels(const Job *job, Block *b) noexcept nogil:
     """Do that for all rows of a block whose label masses were read: without a branch, since rows
     may be ignored at random."""
-    cdef int r, any_ignored = 0
+    cdef int r
     for r in range(b.n_rows):
         b.w.label_mass[r] *= 1 - b.ignored[r]
         b.w.target_mass[r] = b.w.label_mass[r]
         b.w.weight[r] = b.w.sample[r] * b.w.label_mass[r]
-    for r in range(b.n_rows):
-        any_ignored |= b.ignored[r]
-    b.any_ignored = any_ignored
-    if not job.what & STATS:
-        memcpy(b.skipped, b.ignored, b.n_rows)
-        b.any_skipped = any_ignored
+    skip_ignored(job, b)
 
 
 cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, double weight_sum,
@@ -190,8 +185,8 @@ cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, 
 cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const double *unmasked,
                                   const double *weight_sum, const double *target_sum,
                                   const double *target_mass) noexcept nogil:
-    """Do what weigh_masses does for the sixteen rows of a tile, none of which is ignored: in loops
-    that become vectors."""
+    """Do what weigh_masses does for the sixteen rows of a tile, in none of which all is masked or
+    the target all zeros: without a branch, in loops that become vectors."""
     cdef int r
     if job.plan.by_mass:
         for r in range(TILE):
@@ -202,8 +197,38 @@ cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const dou
             b.w.uniform_mass[begin + r] = (
                 job.loss.smoothing * b.w.target_sum[begin + r] / unmasked[r])
             b.w.uniform_total[begin + r] = b.w.uniform_mass[begin + r] * weight_sum[r]
+    if b.any_ignored:
+        clear_ignored(b, begin, begin + TILE)
     for r in range(TILE):
         b.w.weight[begin + r] = b.w.sample[begin + r] * b.w.target_mass[begin + r]
+
+
+cdef inline void clear_ignored(Block *b, int begin, int end) noexcept nogil:
+    """Make the masses and the weight of ignored rows 0, without a branch."""
+    cdef double[2] choice
+    cdef int r
+    choice[1] = 0
+    for r in range(begin, end):
+        choice[0] = b.w.target_mass[r]
+        b.w.target_mass[r] = choice[b.ignored[r]]
+        choice[0] = b.w.uniform_mass[r]
+        b.w.uniform_mass[r] = choice[b.ignored[r]]
+        choice[0] = b.w.uniform_total[r]
+        b.w.uniform_total[r] = choice[b.ignored[r]]
+        choice[0] = b.w.weight[r]
+        b.w.weight[r] = choice[b.ignored[r]]
+
+
+cdef inline void skip_ignored(const Job *job, Block *b) noexcept nogil:
+    """Note that the ignored rows of a block are skipped, unless statistics want them: these do not
+    need the target of a row."""
+    cdef int r, any_ignored = 0
+    for r in range(b.n_rows):
+        any_ignored |= b.ignored[r]
+    b.any_ignored = any_ignored
+    if not job.what & STATS:
+        memcpy(b.skipped, b.ignored, b.n_rows)
+        b.any_skipped = any_ignored
 
 
 cdef inline double all_mass(const Job *job, const Block *b, int i) noexcept nogil:

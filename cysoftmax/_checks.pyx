@@ -387,6 +387,10 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
         options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis, True)
         least, most = check_weights(options.sample_weight, "sample_weight")
         options.sample_may_be_0 = least == 0
+        if least == 0:              # such rows are ignored
+            weights = options.sample_weight
+            with DefaultMode(), np.errstate(all="ignore"):
+                least = (weights + (weights == 0)).min()    # a sixth of the time of min(where=)
         options.moderate &= MODERATE <= least and most < 1 / MODERATE
     if options.ignore_index is not None:
         options.ignore_index = check_ignore_index(options.ignore_index, labels)

@@ -7,8 +7,8 @@
 from libc.string cimport memcpy
 
 from cysoftmax._block cimport (
-    MOST_ROWS, Block, clear_rows, open_weights, target_factor, weigh, weigh_labels, weigh_masses,
-    weights_of)
+    MOST_ROWS, Block, clear_ignored, clear_rows, open_weights, skip_ignored, target_factor,
+    weigh_labels, weigh_masses, weights_of)
 from cysoftmax._extreme_targets cimport holds_small_numbers, settle_labels, settle_row
 from cysoftmax._extremes cimport lift_at, take_scales
 from cysoftmax._formula cimport residual_mass
@@ -57,8 +57,8 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         if job.loss.smoothing == 0 or not job.plan.reads_rows:
             settle_labels(job, b)       # or else once it is known what is masked
     elif job.loss.sample_may_be_0:
-        for r in range(n_rows):
-            weigh(job, b, r)
+        skip_ignored(job, b)
+        clear_ignored(b, 0, n_rows)
     if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, b, b.w.factor)
         take_scales(job, b)

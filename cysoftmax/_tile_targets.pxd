@@ -61,7 +61,7 @@ cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t)
     """Sum what the targets of sixteen rows weigh."""
     cdef char *target = tile_of(job, s.target, t)
     cdef double[TILE] unmasked, target_sum, target_mass, weight_sum, fine
-    cdef bint any_0 = b.any_ignored or b.n_rows < (t + 1) * TILE
+    cdef bint any_0 = b.n_rows < (t + 1) * TILE
     cdef int begin = t * TILE, r
     for r in range(TILE):
         unmasked[r] = job.n_classes
@@ -105,7 +105,7 @@ cdef inline bint is_moderate_tile(const Job *job, const Block *b, int t) noexcep
         return False
     if job.plan.by_mass:            # not so if a sum overflowed and is NaN
         for r in range(TILE):
-            moderate &= (least <= b.w.target_mass[begin + r]) & (
+            moderate &= b.ignored[begin + r] | (least <= b.w.target_mass[begin + r]) & (
                 b.w.target_mass[begin + r] < most)
         for r in range(TILE):
             moderate &= b.w.uniform_total[begin + r] < most
