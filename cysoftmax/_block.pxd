@@ -152,8 +152,8 @@ cdef inline void weigh_labels(const Job *job, Block *b) noexcept nogil:
     """Do that for all rows of a block whose label masses were read: without a branch, since rows
     may be ignored at random."""
     cdef int r
+    job.doubles.clear(b.ignored, b.n_rows, b.w.label_mass)
     for r in range(b.n_rows):
-        b.w.label_mass[r] *= 1 - b.ignored[r]
         b.w.target_mass[r] = b.w.label_mass[r]
         b.w.weight[r] = b.w.sample[r] * b.w.label_mass[r]
     skip_ignored(job, b)
@@ -198,25 +198,18 @@ cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const dou
                 job.loss.smoothing * b.w.target_sum[begin + r] / unmasked[r])
             b.w.uniform_total[begin + r] = b.w.uniform_mass[begin + r] * weight_sum[r]
     if b.any_ignored:
-        clear_ignored(b, begin, begin + TILE)
+        clear_ignored(job, b, begin, begin + TILE)
     for r in range(TILE):
         b.w.weight[begin + r] = b.w.sample[begin + r] * b.w.target_mass[begin + r]
 
 
-cdef inline void clear_ignored(Block *b, int begin, int end) noexcept nogil:
-    """Make the masses and the weight of ignored rows 0, without a branch."""
-    cdef double[2] choice
-    cdef int r
-    choice[1] = 0
-    for r in range(begin, end):
-        choice[0] = b.w.target_mass[r]
-        b.w.target_mass[r] = choice[b.ignored[r]]
-        choice[0] = b.w.uniform_mass[r]
-        b.w.uniform_mass[r] = choice[b.ignored[r]]
-        choice[0] = b.w.uniform_total[r]
-        b.w.uniform_total[r] = choice[b.ignored[r]]
-        choice[0] = b.w.weight[r]
-        b.w.weight[r] = choice[b.ignored[r]]
+cdef inline void clear_ignored(const Job *job, Block *b, int begin, int end) noexcept nogil:
+    """Make the masses and the weight of ignored rows 0."""
+    cdef const char *ignored = &b.ignored[begin]
+    job.doubles.clear(ignored, end - begin, &b.w.target_mass[begin])
+    job.doubles.clear(ignored, end - begin, &b.w.uniform_mass[begin])
+    job.doubles.clear(ignored, end - begin, &b.w.uniform_total[begin])
+    job.doubles.clear(ignored, end - begin, &b.w.weight[begin])
 
 
 cdef inline void skip_ignored(const Job *job, Block *b) noexcept nogil:

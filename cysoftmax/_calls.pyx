@@ -157,17 +157,16 @@ cdef tuple loss_and_derivatives(
         last_grad = class_last(grad_work, along) if what & GRAD else None
         last_hess = class_last(hess_work, along) if what & VARIANCE else None
         rows = class_last(x, along)
-        if losses is not None or grad is not None or hess is not None:
+        kept = losses is not None or grad is not None or hess is not None
+        if kept:
             for out in (loss_of_each, last_grad, last_hess):
                 rows = copy_if_overlapping(rows, out)
                 target = copy_if_overlapping(target, out)
                 scale = copy_if_overlapping(scale, out)
                 copy_overlapping_options(options, out)
-            if labels and not _core.check_labels(rows, target, options, n_threads):
-                raise_bad_label(target, x.shape[along], options)
         loss = _core.cross_entropy(
             what, rows, target, last_grad, loss_of_each, last_hess, scale, reduction == "mean",
-            options, n_threads)
+            kept, options, n_threads)
         if loss is None:
             raise_bad_label(target, x.shape[along], options)
     return (

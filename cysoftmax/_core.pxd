@@ -5,6 +5,5 @@ cimport numpy as cnp
 cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1
 cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1
 cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads) except -1
-cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) except -1
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   options, n_threads)
+                   bint kept, options, n_threads)

@@ -22,6 +22,7 @@ from cysoftmax._job cimport (
     Sums)
 from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
+from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
@@ -104,15 +105,46 @@ cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
     if sums.adds_weights:
         if sums.losses != NULL:
             sum_rows(job, sums.weights, job.n_rows, sums.sixteens + 2, sums.exponents + 1)
+            if job.plan.sums_masses:
+                sum_masses_of_rows(
+                    job, 0, job.n_rows, sums.sixteens + 2, sums.exponents + 1)
         outcome.weight = total_of_sixteens(sums.sixteens + 2, sums.exponents + 1, n_sixteens)
+
+
+cdef bint has_bad_labels(const Job *job) noexcept nogil:
+    """Return whether a label is out of range that is not ignored."""
+    cdef ptrdiff_t n_blocks = (job.n_rows + MOST_LABELS - 1) // MOST_LABELS, i
+    cdef int n_threads = job.plan.n_threads, bad = 0
+    if n_threads == 1:
+        for i in range(n_blocks):
+            bad |= has_bad_label(job, i)
+    else:
+        for i in prange(n_blocks, num_threads=n_threads, schedule="static"):
+            bad |= has_bad_label(job, i)
+    return bad != 0
+
+
+cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
+    """Return whether a block of labels has one."""
+    cdef ptrdiff_t[MOST_LABELS] y
+    cdef char[MOST_LABELS] ignored
+    cdef ptrdiff_t first = block * MOST_LABELS
+    return read_labels(job, first, <int>min(<ptrdiff_t>MOST_LABELS, job.n_rows - first), y,
+                       ignored)
 
 
 cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome) noexcept nogil:
     """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
     written if that is 0, or if a label is out of range."""
+    cdef bint weighs_first = mean and job.out.data != NULL
     outcome.weight = Wide(job.n_rows, 0)
     job.sums.adds_weights = mean and job.plan.weighted
-    if mean and job.out.data != NULL:
+    if job.checks_labels and not (
+            weighs_first and job.plan.weighted and not job.plan.labels_weigh_1):
+        outcome.bad_label = has_bad_labels(job)
+        if outcome.bad_label:
+            return
+    if weighs_first:
         if job.plan.weighted:
             outcome.bad_label = walk(job, memory, True)
             if outcome.bad_label:
@@ -408,49 +440,21 @@ cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads
     return not outcome.bad_label
 
 
-cdef bint check_labels(cnp.ndarray x, cnp.ndarray target, options, n_threads) except -1:
-    """Return whether all labels lie in [0, n_classes) or are ignored."""
-    cdef Job job
-    cdef fp_mode mode = fp_enter()
-    try:
-        fill_job(&job, 0, x, None, target, options)
-    finally:
-        fp_leave(mode)
-    cdef ptrdiff_t n_blocks = (job.n_rows + MOST_LABELS - 1) // MOST_LABELS, i
-    cdef int threads = thread_count(n_threads, job.n_rows), bad = 0
-    if threads == 1:
-        with nogil:
-            for i in range(n_blocks):
-                bad |= has_bad_label(&job, i)
-    else:
-        for i in prange(n_blocks, nogil=True, num_threads=threads, schedule="static"):
-            bad |= has_bad_label(&job, i)
-    return bad == 0
-
-
-cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
-    """Return whether any of a number of labels is out of range."""
-    cdef ptrdiff_t[MOST_LABELS] y
-    cdef char[MOST_LABELS] ignored
-    cdef ptrdiff_t first = block * MOST_LABELS
-    return read_labels(job, first, <int>min(<ptrdiff_t>MOST_LABELS, job.n_rows - first), y,
-                       ignored)
-
-
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   options, n_threads):
+                   bint kept, options, n_threads):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
     `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
     GRAD and VARIANCE.
 
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
-    None if a label was out of range.
+    None if a label was out of range. Then nothing is written into arrays that are `kept`.
     """
     cdef Job job
     cdef Outcome outcome
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
         fill_job(&job, what, x, out, target, options, result, variance, scale)
+        job.checks_labels = kept and job.target_is == LABELS
         compute(&job, n_threads, what & LOSS or mean, mean, &outcome)
         if outcome.bad_label:
             return None

@@ -11,14 +11,8 @@ from cysoftmax._block cimport MOST_ROWS, Block, all_mass, log_sum_exp, weights_o
 from cysoftmax._extremes cimport (
     has_moderate_factors, narrow_factors, set_raised, take_wide_losses, wide_surplus)
 from cysoftmax._job cimport Job
+from cysoftmax._kernels cimport MassesOfRows
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
-
-cdef extern from *:
-    """
-    #define CYSOFTMAX_LEAST 0x1p-1074
-    """
-    const double LEAST "CYSOFTMAX_LEAST"    # the smallest double above 0
-
 
 # ---------------------------------------------------------------- logarithms and losses
 
@@ -50,7 +44,6 @@ cdef inline double loss_of(const Job *job, const Block *b, int r) noexcept nogil
 cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
     """Compute the losses of all rows, 0 for those that are ignored: loss_of in loops that become
     vectors, and for what those do not find finite once more by itself."""
-    cdef double[2] choice
     cdef int r
     if b.alike and job.loss.inv_temperature == NULL:
         for r in range(b.n_rows):
@@ -66,11 +59,18 @@ cdef inline void take_losses(const Job *job, Block *b) noexcept nogil:
             if not isfinite(b.loss[r]):
                 b.loss[r] = 0 if b.ignored[r] else loss_of(job, b, r)
     take_wide_losses(job, b)
-    choice[1] = 0
     if b.any_ignored:
-        for r in range(b.n_rows):   # without a branch
-            choice[0] = b.loss[r]
-            b.loss[r] = choice[b.ignored[r]]
+        job.doubles.clear(b.ignored, b.n_rows, b.loss)
+
+
+cdef inline MassesOfRows masses_from(const Job *job, const Block *b, int begin) noexcept nogil:
+    """Return what the rows of a block weigh, from row `begin` on."""
+    cdef MassesOfRows masses
+    masses.sample = &b.w.sample[begin]
+    masses.target = &b.w.target_mass[begin]
+    masses.uniform = &b.w.uniform_total[begin]
+    masses.confidence = job.loss.confidence
+    return masses
 
 
 cdef inline bint all_finite(const double *values, int n) noexcept nogil:
@@ -89,6 +89,7 @@ cdef inline void losses_of(const Job *job, Block *b) noexcept nogil:
     cdef double[MOST_ROWS] hi, lo, lse
     cdef double confidence = job.loss.confidence, temperature = job.loss.temperature
     cdef double z_loss = job.loss.z_loss
+    cdef MassesOfRows masses
     cdef int n = b.n_rows, r
     memcpy(hi, b.target_dot_hi, n * sizeof(double))
     memcpy(lo, b.target_dot_lo, n * sizeof(double))
@@ -100,10 +101,8 @@ cdef inline void losses_of(const Job *job, Block *b) noexcept nogil:
         for r in range(n):
             hi[r] /= temperature
             lo[r] /= temperature
-    for r in range(n):
-        b.loss[r] = b.w.sample[r] * (
-            (confidence * b.w.target_mass[r] + b.w.uniform_total[r]) * b.log_total[r]
-            - hi[r] - lo[r])
+    masses = masses_from(job, b, 0)
+    job.doubles.losses(&masses, b.log_total, hi, lo, n, b.loss)
     if z_loss != 0:
         for r in range(n):
             lse[r] = b.shift[r]
@@ -180,14 +179,14 @@ cdef inline double numerator_of(const Job *job, const Block *b) noexcept nogil:
 cdef inline void numerators_of(const Job *job, const Block *b, int begin, int end,
                                double *numerator) noexcept nogil:
     """Do that for rows that differ in their weights, in loops that become vectors."""
-    cdef double confidence = job.loss.confidence
+    cdef MassesOfRows masses = masses_from(job, b, begin)
     cdef int r
+    if job.loss.z_loss == 0:
+        job.doubles.numerators(&masses, b.w.factor + begin, end - begin, numerator + begin)
+        return
+    job.doubles.numerators(&masses, NULL, end - begin, numerator + begin)
     for r in range(begin, end):
-        numerator[r] = b.w.sample[r] * (
-            confidence * b.w.target_mass[r] + b.w.uniform_total[r])
-    if job.loss.z_loss != 0:
-        for r in range(begin, end):
-            numerator[r] += 2 * b.w.weight[r] * job.loss.z_loss * log_sum_exp(job, b, r)
+        numerator[r] += 2 * b.w.weight[r] * job.loss.z_loss * log_sum_exp(job, b, r)
     for r in range(begin, end):
         numerator[r] *= b.w.factor[r]
 
@@ -207,17 +206,11 @@ cdef inline double rest_threshold(const Block *b, int i) noexcept nogil:
 
 
 cdef inline void rest_thresholds(const Job *job, Block *b, int begin, int end) noexcept nogil:
-    """Compute rest_threshold for rows begin ... end - 1: in loops that become vectors, unless a sum
-    is negative. (A threshold below every mass does for a sum of 0: no mass is above it.)"""
-    cdef uint64_t bits, signs = 0
-    cdef double half
+    """Compute rest_threshold for rows begin ... end - 1. (A threshold below every mass does for a
+    sum of 0: no mass is above it.)"""
     cdef int r
-    for r in range(begin, end):
-        half = (b.w.target_mass[r] + b.w.surplus[r]) / 2
-        memcpy(&bits, &half, sizeof(bits))
-        signs |= bits
-        b.w.rest_from[r] = max(max(half, b.w.target_mass[r] / 2), LEAST)
-    if signs >> 63:
+    if job.doubles.rest_thresholds(
+            b.w.target_mass + begin, b.w.surplus + begin, end - begin, b.w.rest_from + begin):
         for r in range(begin, end):
             b.w.rest_from[r] = rest_threshold(b, r)
 

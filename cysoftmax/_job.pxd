@@ -91,6 +91,8 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint weighted                   # a row may weigh anything but 1, or be ignored
     bint reads_rows                 # more than a label, weight and scale has to be read of a row,
     bint has_dots                   # and its loss needs sums over the logits
+    bint sums_masses                # the masses of all rows may be summed without their rows
+    bint counts_labels              # a row weighs 1, unless its label is ignored
     bint labels_weigh_1             # a row's weight is its sample weight, whatever its label is
     bint exps_alone                 # no sum is needed but that of the exps
     bint has_surplus                # label smoothing or z-loss: b / (s confidence) is not the mass
@@ -153,6 +155,7 @@ cdef struct Job:
     Array sample, scale             # float64: a row's weight, and a factor of its gradient
     Array target                    # labels, a distribution, or v of a VJP
     Target target_is
+    bint checks_labels              # before anything is written
     Sparse sparse
     Loss loss
     Plan plan

@@ -58,6 +58,7 @@ cdef extern from "kernels.h" nogil:
                     double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
                     void *out) noexcept nogil
+        bint (*add_masses)(const void *a, ptrdiff_t n, double *sums) noexcept nogil
         void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                       double *lo) noexcept nogil
         void (*minus_rest)(void *const *e, const double *coarse, const double *fine,
@@ -120,6 +121,12 @@ cdef extern from "kernels.h" nogil:
         void (*tile_log)(void *tile, ptrdiff_t n, const double *shift,
                          const double *inv_temperature, const double *log_total) noexcept nogil
 
+    ctypedef struct MassesOfRows "cysoftmax_masses":
+        const double *sample
+        const double *target
+        const double *uniform
+        double confidence
+
     ctypedef struct Doubles "cysoftmax_doubles":
         void (*log_total)(const double *coarse, const double *fine, ptrdiff_t n,
                           double *log) noexcept nogil
@@ -127,6 +134,15 @@ cdef extern from "kernels.h" nogil:
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
         bint (*outside)(const double *x, ptrdiff_t n, double least, double most) noexcept nogil
         void (*add_up)(const double *numbers, ptrdiff_t n, double *sums) noexcept nogil
+        bint (*check_labels)(ptrdiff_t *y, ptrdiff_t n, ptrdiff_t n_classes, bint ignores,
+                             ptrdiff_t ignore, char *ignored) noexcept nogil
+        void (*clear)(const char *which, ptrdiff_t n, double *values) noexcept nogil
+        void (*numerators)(const MassesOfRows *masses, const double *factor, ptrdiff_t n,
+                           double *b) noexcept nogil
+        void (*losses)(const MassesOfRows *masses, const double *log_total, const double *hi,
+                       const double *lo, ptrdiff_t n, double *loss) noexcept nogil
+        bint (*rest_thresholds)(const double *mass, const double *surplus, ptrdiff_t n,
+                                double *start) noexcept nogil
 
     ctypedef struct Isa "cysoftmax_isa":
         const char *name

@@ -8,13 +8,15 @@ from cython.parallel cimport parallel, prange
 from cysoftmax._block cimport Block, open_weights
 from cysoftmax._formula cimport finish_block, finish_part
 from cysoftmax._job cimport SPANS, TILES, Job
-from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
+from cysoftmax._kernels cimport TILE, fp_enter, fp_leave, fp_mode
+from cysoftmax._mass_sums cimport sum_masses_of_rows
+from cysoftmax._numbers cimport read_labels
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
 from cysoftmax._spans cimport (
     LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, Stage, end_stage, join_span, open_spans,
     walk_span)
-from cysoftmax._sums cimport ChunkSums
+from cysoftmax._sums cimport ChunkSums, count_sixteens
 from cysoftmax._target cimport open_block
 from cysoftmax._threads cimport thread_num
 from cysoftmax._tile_targets cimport weigh_tiles
@@ -53,7 +55,16 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
 cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
     """Open one block of rows, for its weights alone."""
     cdef Block *b = &s.block
+    cdef ptrdiff_t first = index * job.plan.block_rows, n_rows, g = first // TILE
     cdef int r
+    if job.plan.sums_masses and not job.plan.sums_each_row:
+        n_rows = min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first)
+        if sum_masses_of_rows(job, first, n_rows, job.sums.sixteens + 4 * g + 2,
+                              job.sums.exponents + 2 * g + 1):
+            return
+    if job.plan.counts_labels and not job.plan.sums_each_row:
+        count_labels(job, s, index)
+        return
     open_block_at(job, s, b, index, True)
     if job.plan.way == TILES:
         weigh_tiles(job, s, b)
@@ -61,6 +72,23 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
         for r in range(b.n_rows):
             weigh_rows(job, s, b, r, r + 1)
     store_sums(job, b)
+
+
+cdef inline void count_labels(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Count the rows of each sixteen of a block that are not ignored: their weight."""
+    cdef Block *b = &s.block
+    cdef ptrdiff_t first = index * job.plan.block_rows
+    cdef int n = <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first), r, ignored
+    cdef double *sums = job.sums.sixteens + first // TILE * 4
+    cdef int g
+    if read_labels(job, first, n, b.label, b.ignored):
+        s.bad_label = True
+    for g in range(count_sixteens(n)):
+        ignored = 0
+        for r in range(g * TILE, min((g + 1) * TILE, n)):
+            ignored += b.ignored[r]
+        sums[4 * g + 2] = min(TILE, n - g * TILE) - ignored
+        sums[4 * g + 3] = 0
 
 
 cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,

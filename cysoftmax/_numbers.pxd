@@ -250,9 +250,6 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                            char *ignored) noexcept nogil:
     """Do what read_labels does for labels of the type of `kind`. Each is read once, so that another
     thread that changes it cannot make a checked label into another one."""
-    cdef uint64_t label, signs = 0, last = <uint64_t>job.n_classes - 1, ignore = job.loss.ignore
-    cdef uint64_t differs, is_outside, any_bad = 0, ignores = job.loss.ignores
-    cdef uint64_t[MOST_LABELS] is_ignored
     cdef const char *place = row_at(job, &job.target, first)
     cdef ptrdiff_t step = job.target.outer[job.ndim - 1]
     cdef bint spaced = evenly_spaced(job, first, n)
@@ -265,34 +262,15 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
                 place = row_at(job, &job.target, first + r)
             y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
             place += step
-    # As 64 bits: the highest is set in a negative label, and in the distance to the last class of
-    # a label beyond that; and in (d - 1) & ~d for d = 0.
-    for r in range(n):
-        label = <uint64_t>y[r]
-        signs |= label | (last - label)
-    if ignores:
-        for r in range(n):
-            differs = <uint64_t>y[r] ^ ignore
-            signs |= (differs - 1) & ~differs
-    if signs >> 63 == 0:
-        return False
     expect(n <= MOST_LABELS)
-    for r in range(n):              # without a branch: rows may be ignored at random
-        label = <uint64_t>y[r]
-        differs = label ^ ignore
-        is_ignored[r] = ((differs - 1) & ~differs) >> 63 & ignores
-        is_outside = (label | (last - label)) >> 63
-        any_bad |= is_outside & ~is_ignored[r]
-        y[r] &= <ptrdiff_t>((is_outside | is_ignored[r]) - 1)
-    for r in range(n):              # apart: numbers of another size would keep it from vectors
-        ignored[r] = <char>is_ignored[r]
-    return any_bad != 0
+    return job.doubles.check_labels(
+        y, n, job.n_classes, job.loss.ignores, <ptrdiff_t>job.loss.ignore, ignored)
 
 
 cdef inline bint read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,
                              char *ignored) noexcept nogil:
-    """Read the labels of n <= MOST_LABELS rows into y, and which of them are `ignored`, where all
-    are False; return whether any is out of range. That one, and those ignored, become class 0."""
+    """Read the labels of n <= MOST_LABELS rows into y, and which of them are `ignored`; return
+    whether any is out of range. That one, and those ignored, become class 0."""
     cdef bint signed = job.target.kind == c'i'
     if job.target.item == 8:
         if signed:

@@ -83,6 +83,12 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
         job.loss.smoothing != 0 and job.loss.class_weight != NULL)
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
                      or job.sample.data != NULL)
+    # See _mass_sums.pxd; exact for a chunk of classes.
+    plan.sums_masses = plan.by_mass and not (
+        job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
+        or job.n_classes > CHUNK)
+    plan.counts_labels = job.loss.ignores and not (
+        job.loss.class_weight != NULL or job.sample.data != NULL or plan.reads_rows)
     plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL
                                or job.loss.ignores)
     plan.exps_alone = not (plan.has_dots or job.what & (LOGSUMEXP | STATS | VJP))

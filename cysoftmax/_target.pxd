@@ -47,18 +47,21 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
             for r in range(n_rows):
                 b.ignored[r] |= b.w.sample[r] == 0
     if job.plan.weighted and job.target_is == LABELS:
-        for r in range(n_rows):
-            b.w.label_mass[r] = 1
-        if job.loss.class_weight != NULL:
+        if job.loss.class_weight == NULL:
             for r in range(n_rows):
-                b.w.label_mass[r] = real_at(
-                    job, job.loss.class_weight, b.label[r], job.n_classes)
+                b.w.label_mass[r] = 1
+        elif job.itemsize == 4:
+            for r in range(n_rows):
+                b.w.label_mass[r] = (<const float *>job.loss.class_weight)[b.label[r]]
+        else:
+            for r in range(n_rows):
+                b.w.label_mass[r] = (<const double *>job.loss.class_weight)[b.label[r]]
         weigh_labels(job, b)
         if job.loss.smoothing == 0 or not job.plan.reads_rows:
             settle_labels(job, b)       # or else once it is known what is masked
     elif job.loss.sample_may_be_0:
         skip_ignored(job, b)
-        clear_ignored(b, 0, n_rows)
+        clear_ignored(job, b, 0, n_rows)
     if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, b, b.w.factor)
         take_scales(job, b)

@@ -24,14 +24,14 @@ cdef enum TileSum:                  # what total_tile sums
 
 # ---------------------------------------------------------------- sums
 
-cdef inline bint sum_chunk(const Job *job, TileSum what, const char *a, const char *x,
+cdef inline void sum_chunk(const Job *job, TileSum what, const char *a, const char *x,
                            const double *shift, ptrdiff_t k, double *hi, double *lo) noexcept nogil:
-    """Sum one chunk of the classes of a tile; of masses, return whether the sum of any row is 0."""
+    """Sum one chunk of the classes of a tile."""
     cdef ptrdiff_t at = k * CHUNK * TILE * job.itemsize, n = chunk_size(job.n_classes, k)
     cdef int r
     if what == MASSES:
-        return job.kernels.tile_sum(a + at, n, hi, lo)
-    if what == DIFFERENCES:
+        job.kernels.tile_sum(a + at, n, hi, lo)
+    elif what == DIFFERENCES:
         job.kernels.tile_diff_sum(a + at if a != NULL else NULL, x + at, n, shift, hi, lo)
     elif what == TINY_PRODUCTS:
         for r in range(TILE):
@@ -40,24 +40,33 @@ cdef inline bint sum_chunk(const Job *job, TileSum what, const char *a, const ch
             lo[r] = 0
     else:
         job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
-    return False
 
 
-cdef inline bint total_tile(const Job *job, TileSum what, const char *a, const char *x,
+cdef inline void total_tile(const Job *job, TileSum what, const char *a, const char *x,
                             const double *shift, double *coarse, double *fine) noexcept nogil:
-    """Sum all classes of each row of a tile, chunk by chunk, as coarse + fine; of masses, return
-    whether a row may have the sum 0."""
+    """Sum all classes of each row of a tile, chunk by chunk, as coarse + fine."""
     cdef double[TILE] hi, lo
     cdef Total total[TILE]
     cdef ptrdiff_t k
-    cdef bint any_0 = sum_chunk(job, what, a, x, shift, 0, coarse, fine)
+    sum_chunk(job, what, a, x, shift, 0, coarse, fine)
     if job.n_classes <= CHUNK:
-        return any_0
+        return
     begin_totals(total, coarse, fine)
     for k in range(1, chunks(job.n_classes)):
         sum_chunk(job, what, a, x, shift, k, hi, lo)
         add_to_totals(total, hi, lo)
     finish_totals(total, coarse, fine)
+
+
+cdef inline bint total_masses(const Job *job, const char *a, double *total) noexcept nogil:
+    """Sum all classes of each row of a tile; return whether a row may have the sum 0."""
+    cdef double[TILE] fine
+    cdef int r
+    if job.n_classes <= CHUNK:
+        return job.kernels.tile_sum(a, job.n_classes, total, NULL)
+    total_tile(job, MASSES, a, NULL, NULL, total, fine)
+    for r in range(TILE):
+        total[r] += fine[r]
     return True
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from cysoftmax._block cimport (
     MOST_ROWS, Block, target_factor, uniform_factor, weigh_masses, weigh_whole_tile)
 from cysoftmax._extreme_targets cimport holds_small_numbers, lift_target, settle_row
-from cysoftmax._extremes cimport lift_at
+from cysoftmax._extremes cimport any_outside, lift_at
 from cysoftmax._formula cimport residual_mass
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport FEW, TILE, Gradient, Kernels
@@ -17,7 +17,7 @@ from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport count_sixteens
 from cysoftmax._tile_arrays cimport load_array, load_entries, tile_of
 from cysoftmax._tile_sums cimport (
-    DIFFERENCES, MASSES, PLAIN_PRODUCTS, PRODUCTS, mend_dots, total_tile)
+    DIFFERENCES, PLAIN_PRODUCTS, PRODUCTS, mend_dots, total_masses, total_tile)
 from cysoftmax._what cimport VJP
 
 # ---------------------------------------------------------------- weigh
@@ -60,56 +60,45 @@ cdef inline void open_tiles(const Job *job, Scratch *s, Block *b, bint weighs) n
 cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t) noexcept nogil:
     """Sum what the targets of sixteen rows weigh."""
     cdef char *target = tile_of(job, s.target, t)
-    cdef double[TILE] unmasked, target_sum, target_mass, weight_sum, fine
+    cdef double[TILE] unmasked, weight_sum, target_sum, target_mass
     cdef bint any_0 = b.n_rows < (t + 1) * TILE
     cdef int begin = t * TILE, r
     for r in range(TILE):
         unmasked[r] = job.n_classes
         weight_sum[r] = job.loss.class_sum
     if job.where.data != NULL:
-        any_0 |= total_tile(job, MASSES, tile_of(job, s.mask_tiles, t), NULL, NULL, unmasked, fine)
+        any_0 |= total_masses(job, tile_of(job, s.mask_tiles, t), unmasked)
         if job.loss.smoothing != 0:
-            total_tile(job, MASSES, base_of(job, s, t), NULL, NULL, weight_sum, fine)
-            for r in range(TILE):
-                weight_sum[r] += fine[r]
+            total_masses(job, base_of(job, s, t), weight_sum)
     if job.plan.by_mass:
-        any_0 |= total_tile(job, MASSES, target, NULL, NULL, target_sum, fine)
-        for r in range(TILE):
-            target_sum[r] += fine[r]
-            target_mass[r] = target_sum[r]
-        if any_0:
+        if total_masses(job, target, target_sum):
             note_empty(job, b, t, target, target_sum)
+            any_0 = True
+        memcpy(target_mass, target_sum, sizeof(target_sum))
         if job.loss.class_weight != NULL:
             job.kernels.tile_multiply(target, job.loss.class_weight, job.n_classes)
-            total_tile(job, MASSES, target, NULL, NULL, target_mass, fine)
-            for r in range(TILE):
-                target_mass[r] += fine[r]
+            any_0 |= total_masses(job, target, target_mass)
     if not any_0:
         weigh_whole_tile(job, b, begin, unmasked, weight_sum, target_sum, target_mass)
+        if is_moderate_tile(job, b, begin):
+            return
     else:
         for r in range(min(TILE, b.n_rows - begin)):
             weigh_masses(job, b, begin + r, unmasked[r], weight_sum[r], job.plan.by_mass,
                          target_sum[r], target_mass[r], True)
-    if not is_moderate_tile(job, b, t):
-        for r in range(min(TILE, b.n_rows - begin)):
-            settle_row(job, b, begin + r, unmasked[r], weight_sum[r])
-            if job.plan.by_mass and lift_at(b, begin + r) != 0:
-                lift_target(job, s, b, begin + r, target + r * job.itemsize, TILE)
+    for r in range(min(TILE, b.n_rows - begin)):
+        settle_row(job, b, begin + r, unmasked[r], weight_sum[r])
+        if job.plan.by_mass and lift_at(b, begin + r) != 0:
+            lift_target(job, s, b, begin + r, target + r * job.itemsize, TILE)
 
 
-cdef inline bint is_moderate_tile(const Job *job, const Block *b, int t) noexcept nogil:
-    """Return whether it is sure that is_moderate holds for all rows of a tile."""
-    cdef double least = job.range.least_mass, most = job.range.most_mass
-    cdef int begin = t * TILE, r, moderate = 1
-    if not job.loss.moderate_weights:
-        return False
-    if job.plan.by_mass:            # not so if a sum overflowed and is NaN
-        for r in range(TILE):
-            moderate &= b.ignored[begin + r] | (least <= b.w.target_mass[begin + r]) & (
-                b.w.target_mass[begin + r] < most)
-        for r in range(TILE):
-            moderate &= b.w.uniform_total[begin + r] < most
-    return moderate
+cdef inline bint is_moderate_tile(const Job *job, const Block *b, int begin) noexcept nogil:
+    """Return whether is_moderate holds for all sixteen rows from `begin` on, but those ignored,
+    none of whose masses is 0."""
+    cdef double most = job.range.most_mass
+    return job.loss.moderate_weights and not (
+        any_outside(job, b.w.target_mass + begin, TILE, job.range.least_mass, most)
+        or (job.loss.smoothing != 0 and any_outside(job, b.w.uniform_total + begin, TILE, 0, most)))
 
 
 cdef inline void note_empty(const Job *job, Block *b, int t, const char *target,

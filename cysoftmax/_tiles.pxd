@@ -225,16 +225,11 @@ cdef inline bint is_cleared(const Job *job, const Block *b) noexcept nogil:
 cdef inline void skip_exps(const Job *job, Block *b, char *tiles) noexcept nogil:
     """Make the exps of skipped rows 0, and what they are multiplied with: so they are stored as 0
     with the others."""
-    cdef double[2] choice
-    cdef int t, r
-    choice[1] = 0
+    cdef int t
     for t in range(count_sixteens(b.n_rows)):
         job.kernels.tile_skip(b.skipped + t * TILE, job.n_classes, 0, tile_of(job, tiles, t))
-    for r in range(b.n_rows):       # without a branch
-        choice[0] = b.factor_hi[r]
-        b.factor_hi[r] = choice[b.skipped[r]]
-        choice[0] = b.factor_lo[r]
-        b.factor_lo[r] = choice[b.skipped[r]]
+    job.doubles.clear(b.skipped, b.n_rows, b.factor_hi)
+    job.doubles.clear(b.skipped, b.n_rows, b.factor_lo)
 
 
 cdef inline void clear_tile(const Job *job, Scratch *s, const Block *b, int t, double value,

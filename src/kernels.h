@@ -124,6 +124,12 @@ typedef struct {
                 double log_total, void *out);
     /* hi + lo = sum of a, in twice the digits of a real; n is at most CYSOFTMAX_CHUNK. */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
+    /* Add the sum of a, in three parts whose digits do not overlap, to sums: (3,) doubles. The sums
+       of at most 16 CYSOFTMAX_CHUNK masses do not depend on their order, nor on how they are
+       divided among calls: each mass is rounded to a multiple of 2^-52 (float32) or 2^-115
+       (float64), and then there is no error. Return whether all masses are in [-1, 1]; if not, or
+       if one is NaN, which is in the sum, this does not hold. */
+    int (*add_masses)(const void *a, ptrdiff_t n, double *sums);
     /* hi + lo = sum of a (x - shift) for x <= shift and a >= 0, or of x - shift if a is NULL; where
        a is 0 so is the term. n is at most CYSOFTMAX_CHUNK. */
     void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
@@ -218,7 +224,8 @@ typedef struct {
        CYSOFTMAX_FEW classes. */
     void (*tile_gradient)(void *e, ptrdiff_t n, const cysoftmax_gradient *g);
     /* What sum, dot, diff_sum, vjp and index_of do for each row; vjp in place of p. n is at most
-       CYSOFTMAX_CHUNK for the sums. tile_sum returns whether any hi is 0. */
+       CYSOFTMAX_CHUNK for the sums. tile_sum returns whether any hi is 0; if lo is NULL, hi becomes
+       hi + lo. */
     int (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
     void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, int skip_zeros,
                      double *hi, double *lo);
@@ -242,6 +249,13 @@ typedef struct {
                      const double *log_total);
 } cysoftmax_kernels;
 
+// What n rows weigh, (n,) each: their sample weights; a = confidence target + uniform, the mass of
+// all their classes.
+typedef struct {
+    const double *sample, *target, *uniform;
+    double confidence;
+} cysoftmax_masses;
+
 // Arithmetic on arrays of doubles (n,), the few numbers that each row has.
 typedef struct {
     /* log = log(coarse + fine) for sums of exps whose largest is 1 (20) */
@@ -254,6 +268,23 @@ typedef struct {
     /* The sums of n sixteens of numbers, in the tree of (27): sums[4 i] = sum i, and sums[4 i + 1]
        = the sum of its rounding errors; n is at most CYSOFTMAX_TILES. */
     void (*add_up)(const double *numbers, ptrdiff_t n, double *sums);
+    /* ignored[r] = whether y[r] is `ignore`, if it `ignores` any; then y[r] = 0 for these labels
+       and for those outside of 0 ... n_classes - 1. Return whether one of the latter is not
+       ignored. ignored: (n,) */
+    int (*check_labels)(ptrdiff_t *y, ptrdiff_t n, ptrdiff_t n_classes, int ignores,
+                        ptrdiff_t ignore, char *ignored);
+    /* values[r] = 0 where which[r] is not 0; which: (n,) */
+    void (*clear)(const char *which, ptrdiff_t n, double *values);
+    /* b = sample a factor: (30) without z-loss; without a factor if that is NULL. */
+    void (*numerators)(const cysoftmax_masses *masses, const double *factor, ptrdiff_t n,
+                       double *b);
+    /* loss = sample (a log_total - hi - lo): (29) without z-loss */
+    void (*losses)(const cysoftmax_masses *masses, const double *log_total, const double *hi,
+                   const double *lo, ptrdiff_t n, double *loss);
+    /* from = the smallest mass of a class for which (31) is used: half of mass + surplus, at least
+       half of mass, above 0. Return whether any mass + surplus is negative, for which this does not
+       hold. */
+    int (*rest_thresholds)(const double *mass, const double *surplus, ptrdiff_t n, double *from);
 } cysoftmax_doubles;
 
 typedef struct {

@@ -112,3 +112,76 @@ void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
     s->isa->doubles->add_up(odd, 2, both);
     CHECK(isnan(both[0]) && both[4] == 2, 0);
 }
+
+void labels_that_are_ignored_or_out_of_range_become_zero(const subject *s) {
+    static const ptrdiff_t LABELS[] = {0, 6, 3, -1, 7, -100, PTRDIFF_MIN, PTRDIFF_MAX, 5};
+    ptrdiff_t y[41];
+    char ignored[41];
+    for (ptrdiff_t n = 0; n <= 40; n++)
+        for (int i = 0; i < 2 * COUNT(LABELS) + 1; i++) { // the last one: none is ignored or bad
+            const int ignores = i < COUNT(LABELS), plain = i == 2 * COUNT(LABELS);
+            const ptrdiff_t ignore = LABELS[i % COUNT(LABELS)];
+            int expected = 0, ok = 1;
+            ptrdiff_t before[41];
+            for (ptrdiff_t r = 0; r <= n; r++) {
+                before[r] = y[r] = LABELS[plain ? r % 3 : (r * 5 + n) % COUNT(LABELS)];
+                ignored[r] = 42;
+            }
+            const int bad = s->isa->doubles->check_labels(y, n, 7, ignores, ignore, ignored);
+            for (ptrdiff_t r = 0; r < n; r++) {
+                const int outside = before[r] < 0 || before[r] >= 7;
+                const int is_ignored = ignores && before[r] == ignore;
+                expected |= outside && !is_ignored;
+                ok &= ignored[r] == is_ignored && y[r] == (outside || is_ignored ? 0 : before[r]);
+            }
+            CHECK(ok && !bad == !expected && ignored[n] == 42 && y[n] == before[n], n);
+        }
+}
+
+void what_is_marked_is_cleared_even_if_it_is_nan(const subject *s) {
+    double values[41];
+    char which[41];
+    for (ptrdiff_t n = 0; n <= 40; n++) {
+        int ok = 1;
+        for (ptrdiff_t r = 0; r <= n; r++) {
+            values[r] = r % 5 == 0 ? NAN : r % 5 == 1 ? INFINITY : -(double)r;
+            which[r] = (char)((r + n) % 3 ? 0 : 1 + r % 2);
+        }
+        s->isa->doubles->clear(which, n, values);
+        for (ptrdiff_t r = 0; r <= n; r++) {
+            const int cleared = r < n && which[r];
+            ok &= cleared      ? same_bits(values[r], 0)
+                  : r % 5 == 0 ? isnan(values[r])
+                               : values[r] == (r % 5 == 1 ? INFINITY : -(double)r);
+        }
+        CHECK(ok, n);
+    }
+}
+
+void formulas_of_rows_are_those_written_down(const subject *s) {
+    enum { MOST = 40 };
+    double v[7][MOST], b[MOST + 1], plain[MOST], loss[MOST + 1], from[MOST + 1];
+    for (ptrdiff_t n = 1; n <= MOST; n++) {
+        const cysoftmax_masses m = {v[0], v[1], v[2], 0.9};
+        uint64_t seed = (uint64_t)n;
+        int ok = 1, negative = 0;
+        for (int k = 0; k < 7; k++)
+            for (ptrdiff_t r = 0; r < n; r++)
+                v[k][r] = k == 1 && n % 2 ? fabs(noise(&seed)) : noise(&seed);
+        for (ptrdiff_t r = 0; r < n && n % 2; r++) v[6][r] = r % 4 ? fabs(v[6][r]) : -v[1][r];
+        b[n] = loss[n] = from[n] = -42;
+        s->isa->doubles->numerators(&m, v[3], n, b);
+        s->isa->doubles->numerators(&m, NULL, n, plain);
+        s->isa->doubles->losses(&m, v[3], v[4], v[5], n, loss);
+        const int any = s->isa->doubles->rest_thresholds(v[1], v[6], n, from);
+        for (ptrdiff_t r = 0; r < n; r++) {
+            const double a = 0.9 * v[1][r] + v[2][r], half = (v[1][r] + v[6][r]) / 2;
+            negative |= half < 0;
+            ok &= same_bits(plain[r], v[0][r] * a) && same_bits(b[r], v[0][r] * a * v[3][r]) &&
+                  same_bits(loss[r], v[0][r] * (a * v[3][r] - v[4][r] - v[5][r])) &&
+                  from[r] == max(max(half, v[1][r] / 2), 0x1p-1074);
+        }
+        CHECK(ok && !any == !negative, n);
+        CHECK(b[n] == -42 && loss[n] == -42 && from[n] == -42, n);
+    }
+}

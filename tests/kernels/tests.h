@@ -49,6 +49,8 @@
     ROW(multiply_is_rounded_once)                                                                 \
     /* sums.c */                                                                                  \
     ROW(sum_has_twice_the_digits)                                                                 \
+    ONCE(masses_add_up_to_the_same_bits_in_any_order)                                             \
+    ONCE(masses_beyond_one_and_nan_are_noticed)                                                   \
     ROW(dot_has_twice_the_digits)                                                                 \
     ROW(dot_skips_zeros_even_at_minus_infinity)                                                   \
     ONCE(dot_with_mass_on_minus_infinity_is_minus_infinity)                                       \
@@ -101,7 +103,10 @@
     DOUBLES(divide_has_twice_the_digits_with_fma)                                                 \
     DOUBLES(a_number_outside_of_a_range_is_found_at_any_place)                                    \
     DOUBLES(divide_of_zero_is_zero)                                                               \
-    DOUBLES(sixteen_numbers_add_up_to_twice_the_digits)
+    DOUBLES(sixteen_numbers_add_up_to_twice_the_digits)                                           \
+    DOUBLES(labels_that_are_ignored_or_out_of_range_become_zero)                                  \
+    DOUBLES(what_is_marked_is_cleared_even_if_it_is_nan)                                          \
+    DOUBLES(formulas_of_rows_are_those_written_down)
 // clang-format on
 
 #define DECLARE_OF_ROW(test) void test(const subject *s, const row *r);

@@ -1,0 +1,91 @@
+# cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
+# What plain distributions weigh together: the sum of all masses, which does not depend on their
+# order. So it is taken from the target as it lies in memory, with no regard to rows and classes:
+# contiguous or strided, dense or sparse. Touches the target alone.
+#
+# Each sixteen of rows has a sum of its own. If its masses are not what this sum is made for, which
+# depends on them alone, the weights of its rows are added up instead (_write.pxd).
+
+from cysoftmax._job cimport DISTRIBUTION, Array, Job, evenly_spaced, row_at
+from cysoftmax._kernels cimport TILE
+from cysoftmax._numbers cimport load_reals
+from cysoftmax._sparse cimport entry_bound
+from cysoftmax._sums cimport count_sixteens, two_sum
+from cysoftmax._tile_arrays cimport holds_reals, rows_adjacent, rows_follow
+
+cdef enum:
+    CONVERTED = 256                 # numbers that are converted at a time
+
+
+cdef inline bint add_some(const Job *job, const Array *array, const char *place, ptrdiff_t step,
+                          ptrdiff_t n, double *sums) noexcept nogil:
+    """Add n masses of an array, `step` bytes apart from `place` on; return what add_masses does."""
+    cdef double[CONVERTED] room     # reals
+    cdef ptrdiff_t some
+    cdef bint good = True
+    if holds_reals(job, array) and step == array.item:
+        return job.kernels.add_masses(place, n, sums)
+    while n > 0:
+        some = min(n, <ptrdiff_t>CONVERTED)
+        load_reals(job, array, place, step, some, <char *>room)
+        good &= job.kernels.add_masses(room, some, sums)
+        place += some * step
+        n -= some
+    return good
+
+
+cdef inline bint add_dense(const Job *job, ptrdiff_t first, int n_rows,
+                           double *sums) noexcept nogil:
+    """Add the masses of dense rows: in runs as long as they lie side by side."""
+    cdef const Array *target = &job.target
+    cdef const char *place = row_at(job, target, first)
+    cdef bint good = True
+    cdef ptrdiff_t i
+    if rows_follow(job, target):
+        return add_some(job, target, place, target.step, n_rows * job.n_classes, sums)
+    if rows_adjacent(job, target) and evenly_spaced(job, first, n_rows):
+        for i in range(job.n_classes):
+            good &= add_some(job, target, place + i * target.step, target.item, n_rows, sums)
+        return good
+    for i in range(first, first + n_rows):
+        good &= add_some(job, target, row_at(job, target, i), target.step, job.n_classes, sums)
+    return good
+
+
+cdef inline bint sum_masses_of_sixteen(const Job *job, ptrdiff_t first, int n_rows,
+                                       double *pair) noexcept nogil:
+    """Sum the masses of up to sixteen rows as a pair of doubles, and return True; or return False,
+    and leave the pair as it is, if masses are not what that is for."""
+    cdef const Array *entries = &job.sparse.entries
+    cdef double[3] sums
+    cdef double hi, lo
+    cdef ptrdiff_t begin, end
+    cdef bint good
+    sums[0] = sums[1] = sums[2] = 0
+    if job.target_is == DISTRIBUTION:
+        good = add_dense(job, first, n_rows, sums)
+    else:
+        begin = entry_bound(job, first)
+        end = max(begin, entry_bound(job, first + n_rows))
+        good = add_some(job, entries, entries.data + begin * entries.item, entries.item,
+                        end - begin, sums)
+    hi = two_sum(sums[0], sums[1] + sums[2], &lo)
+    if not (good and hi >= 1. / 256):   # a smaller sum lacks what was rounded to multiples
+        return False
+    pair[0] = hi
+    pair[1] = lo
+    return True
+
+
+cdef inline bint sum_masses_of_rows(const Job *job, ptrdiff_t first, ptrdiff_t n_rows,
+                                    double *sums, int *exponents) noexcept nogil:
+    """Do that for each sixteen of n rows; return whether it was possible for all."""
+    cdef bint good = True
+    cdef ptrdiff_t g, n
+    for g in range(count_sixteens(n_rows)):
+        n = min(<ptrdiff_t>TILE, n_rows - g * TILE)
+        if sum_masses_of_sixteen(job, first + g * TILE, <int>n, sums + 4 * g):
+            exponents[2 * g] = 0
+        else:
+            good = False
+    return good
