@@ -102,13 +102,19 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_ps(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_ps(a, b); }
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
-    return _mm256_set_m128(_mm_loadu_ps(rows[4] + c), _mm_loadu_ps(rows[0] + c));
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    return _mm256_set_m128(_mm_loadu_ps(p + 4 * step), _mm_loadu_ps(p));
 }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
-    _mm_storeu_ps(rows[0] + c, _mm256_castps256_ps128(a));
-    _mm_storeu_ps(rows[4] + c, _mm256_extractf128_ps(a, 1));
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    _mm_storeu_ps(p, _mm256_castps256_ps128(a));
+    _mm_storeu_ps(p + 4 * step, _mm256_extractf128_ps(a, 1));
 }
+#define V_PERMUTES 1
+typedef __m256i vec_places;
+static inline vec_places v_load_places(const bits_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+static inline vec v_permute(vec a, vec_places from) { return _mm256_permutevar8x32_ps(a, from); }
 static inline real v_sum16(const vec a[2]) {
     vec t = v_add(a[0], a[1]);
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
@@ -191,12 +197,12 @@ static inline vec v_join(vec a, vec b, vec_order order) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm256_unpacklo_pd(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm256_unpackhi_pd(a, b); }
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
-    return _mm256_set_m128d(_mm_loadu_pd(rows[2] + c), _mm_loadu_pd(rows[0] + c));
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    return _mm256_set_m128d(_mm_loadu_pd(p + 2 * step), _mm_loadu_pd(p));
 }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
-    _mm_storeu_pd(rows[0] + c, _mm256_castpd256_pd128(a));
-    _mm_storeu_pd(rows[2] + c, _mm256_extractf128_pd(a, 1));
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    _mm_storeu_pd(p, _mm256_castpd256_pd128(a));
+    _mm_storeu_pd(p + 2 * step, _mm256_extractf128_pd(a, 1));
 }
 static inline real v_sum16(const vec a[4]) {
     vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));

@@ -90,18 +90,22 @@ static inline vec v_load_end(const real *p, ptrdiff_t begin) {
 static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_ps(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_ps(a, b); }
 // Masked broadcasts from memory, which need no permutation.
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
-    vec a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
-    a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(rows[4] + c));
-    a = _mm512_mask_broadcast_f32x4(a, 0x0f00, _mm_loadu_ps(rows[8] + c));
-    return _mm512_mask_broadcast_f32x4(a, 0xf000, _mm_loadu_ps(rows[12] + c));
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    vec a = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(p + 4 * step));
+    a = _mm512_mask_broadcast_f32x4(a, 0x0f00, _mm_loadu_ps(p + 8 * step));
+    return _mm512_mask_broadcast_f32x4(a, 0xf000, _mm_loadu_ps(p + 12 * step));
 }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
-    _mm_storeu_ps(rows[0] + c, _mm512_castps512_ps128(a));
-    _mm_storeu_ps(rows[4] + c, _mm512_extractf32x4_ps(a, 1));
-    _mm_storeu_ps(rows[8] + c, _mm512_extractf32x4_ps(a, 2));
-    _mm_storeu_ps(rows[12] + c, _mm512_extractf32x4_ps(a, 3));
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    _mm_storeu_ps(p, _mm512_castps512_ps128(a));
+    _mm_storeu_ps(p + 4 * step, _mm512_extractf32x4_ps(a, 1));
+    _mm_storeu_ps(p + 8 * step, _mm512_extractf32x4_ps(a, 2));
+    _mm_storeu_ps(p + 12 * step, _mm512_extractf32x4_ps(a, 3));
 }
+#define V_PERMUTES 1
+typedef __m512i vec_places;
+static inline vec_places v_load_places(const bits_t *p) { return _mm512_loadu_si512(p); }
+static inline vec v_permute(vec a, vec_places from) { return _mm512_permutexvar_ps(from, a); }
 static inline real v_sum16(const vec a[1]) {
     __m256 t = _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm512_extractf32x8_ps(a[0], 1));
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
@@ -164,17 +168,17 @@ static inline vec v_load_end(const real *p, ptrdiff_t begin) {
 }
 static inline vec v_zip_low(vec a, vec b) { return _mm512_unpacklo_pd(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return _mm512_unpackhi_pd(a, b); }
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
-    vec a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + c));
-    a = _mm512_mask_broadcast_f64x2(a, 0x0c, _mm_loadu_pd(rows[2] + c));
-    a = _mm512_mask_broadcast_f64x2(a, 0x30, _mm_loadu_pd(rows[4] + c));
-    return _mm512_mask_broadcast_f64x2(a, 0xc0, _mm_loadu_pd(rows[6] + c));
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    vec a = _mm512_castpd128_pd512(_mm_loadu_pd(p));
+    a = _mm512_mask_broadcast_f64x2(a, 0x0c, _mm_loadu_pd(p + 2 * step));
+    a = _mm512_mask_broadcast_f64x2(a, 0x30, _mm_loadu_pd(p + 4 * step));
+    return _mm512_mask_broadcast_f64x2(a, 0xc0, _mm_loadu_pd(p + 6 * step));
 }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
-    _mm_storeu_pd(rows[0] + c, _mm512_castpd512_pd128(a));
-    _mm_storeu_pd(rows[2] + c, _mm512_extractf64x2_pd(a, 1));
-    _mm_storeu_pd(rows[4] + c, _mm512_extractf64x2_pd(a, 2));
-    _mm_storeu_pd(rows[6] + c, _mm512_extractf64x2_pd(a, 3));
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    _mm_storeu_pd(p, _mm512_castpd512_pd128(a));
+    _mm_storeu_pd(p + 2 * step, _mm512_extractf64x2_pd(a, 1));
+    _mm_storeu_pd(p + 4 * step, _mm512_extractf64x2_pd(a, 2));
+    _mm_storeu_pd(p + 6 * step, _mm512_extractf64x2_pd(a, 3));
 }
 static inline real v_sum16(const vec a[2]) {
     vec both = v_add(a[0], a[1]);

@@ -78,6 +78,15 @@ static inline void v_store_half(uint16_t *p, vec a) {
 static inline void v_stream_half(uint16_t *p, vec a) { v_store_half(p, a); }
 static inline vec v_zip_low(vec a, vec b) { return vzip1q_f32(a, b); }
 static inline vec v_zip_high(vec a, vec b) { return vzip2q_f32(a, b); }
+#define V_PERMUTES 1
+typedef uint8x16_t vec_places; // the place of each byte
+static inline vec_places v_load_places(const bits_t *p) {
+    const uint32x4_t first = vmulq_n_u32(vld1q_u32(p), 0x04040404);
+    return vreinterpretq_u8_u32(vaddq_u32(first, vdupq_n_u32(0x03020100)));
+}
+static inline vec v_permute(vec a, vec_places from) {
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), from));
+}
 static inline real v_sum16(const vec a[4]) {
     vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));
     float32x2_t s = vadd_f32(vget_low_f32(t), vget_high_f32(t));
@@ -145,11 +154,13 @@ static inline real v_sum16(const vec a[8]) {
 #endif
 
 // A vec has 16 bytes, one quarter.
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) {
-    return v_load(rows[0] + c);
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    (void)step;
+    return v_load(p);
 }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) {
-    v_store(rows[0] + c, a);
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    (void)step;
+    v_store(p, a);
 }
 
 // A macro, because GCC 12 left out every call of an inline function: tests/check_prefetch.sh.

@@ -116,9 +116,18 @@ static inline vec v_zip_high(vec a, vec b) {
     return b;
 }
 
-// Load or store a vec whose quarter i is at rows[i QUARTER] + c, for QUARTER reals in a quarter.
-static inline vec v_load_quarters(const real *const *rows, ptrdiff_t c) { return rows[0][c]; }
-static inline void v_store_quarters(real *const *rows, ptrdiff_t c, vec a) { rows[0][c] = a; }
+// Load or store a vec whose quarter i is at p + i QUARTER step, for QUARTER reals in a quarter.
+static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
+    (void)step;
+    return *p;
+}
+static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
+    (void)step;
+    *p = a;
+}
+
+// Where a quarter has four reals, V_PERMUTES is defined, and v_permute(a, v_load_places(p)): lane
+// p[i] of a in each lane i.
 
 // True where a byte is not 0, of the first n <= VEC_LANES bytes; false in the other lanes.
 static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
