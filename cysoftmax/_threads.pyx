@@ -14,16 +14,28 @@ cdef extern from *:
     /* libgomp's threads do not survive a fork: a child's first parallel region would wait
        for them for ever (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035). They are
        therefore ended before a fork; the next region starts new ones in about 0.1 ms. LLVM's
-       libomp has a handler of its own, and would deadlock with this one. */
-    #if defined(_OPENMP) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-        __GNUC__ >= 9
+       libomp, which may be loaded in its place, has a handler of its own, and would deadlock
+       with this one. */
+    #if defined(_OPENMP) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
     #include <dlfcn.h>
     #include <pthread.h>
+    /* What a region compiled by gcc calls. The library that has this address runs our regions;
+       the process may have loaded others. */
+    extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);
+    static int (*cysoftmax_in_parallel)(void);
+    static int (*cysoftmax_pause_all)(int);
     static void cysoftmax_before_fork(void) {
-        if (!omp_in_parallel()) omp_pause_resource_all(omp_pause_hard);
+        if (!cysoftmax_in_parallel()) cysoftmax_pause_all(2);    /* omp_pause_hard */
     }
     static int cysoftmax_handle_fork(void) {
-        if (dlsym(RTLD_DEFAULT, "__kmpc_fork_call")) return 1;
+        Dl_info found;
+        if (!dladdr((void *)GOMP_parallel, &found)) return 0;
+        void *runtime = dlopen(found.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+        if (!runtime) return 0;
+        if (dlsym(runtime, "__kmpc_fork_call")) return 1;    /* only libomp has it */
+        *(void **)&cysoftmax_in_parallel = dlsym(runtime, "omp_in_parallel");
+        *(void **)&cysoftmax_pause_all = dlsym(runtime, "omp_pause_resource_all");
+        if (!cysoftmax_in_parallel || !cysoftmax_pause_all) return 0;    /* of gcc 8 or older */
         return pthread_atfork(cysoftmax_before_fork, NULL, NULL) == 0;
     }
     #elif defined(_OPENMP) && !defined(__clang__)

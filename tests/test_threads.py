@@ -1,6 +1,7 @@
 """Threads: how many, and what they must survive. Where a process' state matters, in its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,12 @@ import cysoftmax
 from cysoftmax import _core, _threads
 
 needs_openmp = pytest.mark.skipif(not _threads.OPENMP, reason="built without OpenMP")
+needs_gomp = pytest.mark.skipif(
+    not (_threads.OPENMP and _threads.COMPILER.startswith("gcc") and sys.platform == "linux"),
+    reason="not built with gcc and its OpenMP",
+)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 
 def run(code, **environment):
@@ -189,6 +195,54 @@ def test_an_unknown_or_unavailable_instruction_set_is_an_error(name):
 def test_show_config_prints_what_it_returns(capsys):
     config = cysoftmax.show_config("dicts")
     assert cysoftmax.show_config() is None
+# After the import, where a region of two threads runs in the child of a process that used two.
+FORK = """
+import ctypes, os, signal
+ctypes.CDLL({library!r}, ctypes.RTLD_GLOBAL)
+import numpy as np, cysoftmax as cs
+x = np.ones((3000, 100))
+cs.softmax(x, n_threads=2)
+print(cs.show_config("dicts")["threads"]["survives fork"], flush=True)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)    # ends a child that hangs
+    cs.softmax(x, n_threads=2)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+KMPC = "void __kmpc_fork_call(void) {}"
+GOMP = """
+void GOMP_parallel(void (*body)(void *), void *data, unsigned n, unsigned flags) { body(data); }
+"""
+PAUSE = """
+void abort(void);
+int omp_in_parallel(void) { return 0; }
+int omp_pause_resource_all(int kind) { abort(); return kind; }
+"""
+
+
+@needs_gomp
+@needs_fork
+@pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+@pytest.mark.parametrize(
+    ("exports", "survives"),
+    [
+        pytest.param(KMPC, True, id="libomp beside libgomp"),
+        pytest.param(KMPC + PAUSE, True, id="libomp beside libgomp, with all of OpenMP"),
+        pytest.param(KMPC + GOMP + PAUSE, True, id="libomp for libgomp"),
+        pytest.param(GOMP, False, id="a libgomp without a pause"),
+    ],
+)
+def test_what_our_regions_run_on_decides_about_forks(tmp_path, exports, survives):
+    """A library is loaded before, whose symbols then come before those of libgomp."""
+    (tmp_path / "library.c").write_text(exports)
+    library = tmp_path / "library.so"
+    subprocess.run(
+        [COMPILER, "-shared", "-fPIC", tmp_path / "library.c", "-o", library], check=True
+    )
+    assert run(FORK.format(library=str(library))).split() == [str(survives), "7"]
+
+
     text = capsys.readouterr().out
     assert config["instruction set"]["in use"] in text
     assert all(f"{section}:" in text for section in config)
