@@ -66,33 +66,46 @@ HANDLES_FORK = bool(cysoftmax_handle_fork())    # also True if nothing must be h
 cdef ptrdiff_t ELEMENTS_PER_THREAD = 65536
 
 
-def cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
+def cgroup_cpus(mounts="/proc/self/mountinfo", membership="/proc/self/cgroup"):
     """Return the CPUs that this process's cgroup may use, rounded up, or None for no limit.
 
     libgomp knows the affinity mask alone, not the quota of the cgroup. The quota is in
     ``cpu.max`` (version 2), or in ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1),
-    of the group of the process and of each group above it; the smallest applies.
+    of the group of the process and of each group above it; the smallest applies. The format of
+    the two files is in proc_pid_mountinfo(5) and cgroups(7).
     """
-    groups = {"": "/"}
-    try:
-        with open(membership) as lines:
-            for line in lines:
-                _, controllers, path = line.rstrip("\n").split(":", 2)
-                groups[controllers] = path
-    except (OSError, ValueError):
-        pass
+    groups = {}    # the path of the group of each controller; "" is version 2
+    for line in _lines(membership):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        groups |= dict.fromkeys(controllers.split(","), path)
     limits = []
-    for controllers, path in groups.items():
-        if controllers and "cpu" not in controllers.split(","):
+    for line in _lines(mounts):
+        mount, _, kind = line.partition(" - ")
+        mount, kind = mount.split(" "), kind.split(" ")
+        if kind[0] == "cgroup2":
+            path = groups.get("", "/")
+        elif kind[0] == "cgroup" and "cpu" in kind[-1].split(","):
+            path = groups.get("cpu", "/")
+        else:
             continue
-        base = os.path.join(root, controllers)
-        while True:
-            limits.append(_quota(os.path.join(base, path.strip("/"))))
-            if path in ("", "/"):
-                break
+        root, folder = mount[3:5]    # the group that is mounted, and where
+        if root != "/" and f"{path}/".startswith(f"{root}/"):
+            path = path[len(root):]
+        while path not in ("", "/"):
+            limits.append(_quota(folder + path))
             path = os.path.dirname(path)
-    limits = [limit for limit in limits if limit is not None]
-    return min(limits, default=None)
+        limits.append(_quota(folder))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _lines(name):
+    """Return the lines of a file; none if it cannot be read."""
+    try:
+        with open(name) as file:
+            return file.read().splitlines()
+    except (OSError, ValueError):
+        return []
 
 
 def _quota(folder):

@@ -67,30 +67,63 @@ def test_the_affinity_mask_caps_the_threads():
     assert run(code) == "1"
 
 
-def cgroup(tmp_path, files, membership):
+def cgroup(tmp_path, files, mounts, membership):
     for name, text in files.items():
-        path = tmp_path / "fs" / name
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    lines = ["21 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw"]
+    for root, folder, kind, options in mounts:
+        lines.append(
+            f"30 21 0:26 {root} {tmp_path / folder} rw,nosuid shared:9 - {kind} x {options}"
+        )
+    (tmp_path / "mounts").write_text("\n".join(lines) + "\n")
     (tmp_path / "membership").write_text(membership)
-    return _threads.cgroup_cpus(str(tmp_path / "fs"), str(tmp_path / "membership"))
+    return _threads.cgroup_cpus(str(tmp_path / "mounts"), str(tmp_path / "membership"))
+
+
+def quota_v1(folder, quota):
+    return {
+        f"{folder}/cpu.cfs_quota_us": f"{quota}\n",
+        f"{folder}/cpu.cfs_period_us": "100000\n",
+    }
+
+
+V2 = [("/", "fs", "cgroup2", "rw,nsdelegate")]
+V1 = [
+    ("/", "fs/memory", "cgroup", "rw,memory"),
+    ("/", "fs/cpu,cpuacct", "cgroup", "rw,cpu,cpuacct"),
+]
+CONTAINER = [("/box/1", "fs/cpu,cpuacct", "cgroup", "rw,cpu,cpuacct")]
 
 
 @pytest.mark.parametrize(
-    ("files", "membership", "cpus"),
+    ("files", "mounts", "membership", "cpus"),
     [
-        ({"cpu.max": "max 100000\n"}, "0::/\n", None),
-        ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
-        ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n"}, "0::/a/b\n", 1),
-        ({"cpu,cpuacct/d/cpu.cfs_quota_us": "250000\n",
-          "cpu,cpuacct/d/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/d\n1:name=x:/d\n", 3),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "3:cpu:/\n", None),
-        ({}, "0::/nowhere\n", None),
-        ({}, "nonsense", None),
+        ({"fs/cpu.max": "max 100000\n"}, V2, "0::/\n", None),
+        ({"fs/cpu.max": "150000 100000\n"}, V2, "0::/\n", 2),
+        ({"fs/cpu.max": "150000 100000\n"}, V2, "nonsense", 2),
+        ({"fs/a/b/cpu.max": "max 1\n", "fs/a/cpu.max": "100000 100000\n"}, V2, "0::/a/b\n", 1),
+        ({"fs/b/cpu.max": "100000 100000\n"}, V2, "0::/a/b\n", None),
+        (quota_v1("fs/cpu,cpuacct/d", 250000), V1, "4:cpu,cpuacct:/d\n1:name=x:/e\n", 3),
+        (quota_v1("fs/cpu,cpuacct/d", 250000), V1, "4:cpuacct,cpu:/d\n1:name=x:/e\n", 3),
+        (quota_v1("fs/cpu,cpuacct/d", 250000), V1, "4:cpuacct,cpu:/e\n0::/d\n", None),
+        (quota_v1("fs/cpu,cpuacct", -1), V1, "3:cpu:/\n", None),
+        (quota_v1("fs/memory", 100000), V1, "3:cpu:/\n2:memory:/\n", None),
+        (quota_v1("fs/cpu,cpuacct", 100000), CONTAINER, "3:cpuacct,cpu:/box/1\n", 1),
+        (quota_v1("fs/cpu,cpuacct/d", 100000), CONTAINER, "3:cpuacct,cpu:/box/1/d\n", 1),
+        (quota_v1("fs/cpu,cpuacct/d", 100000), V1 + V2, "3:cpuacct,cpu:/d\n0::/\n", 1),
+        ({}, V2, "0::/nowhere\n", None),
+        ({}, [], "nonsense", None),
     ],
-)  # fmt: skip
-def test_the_cgroup_quota_is_read(tmp_path, files, membership, cpus):
-    assert cgroup(tmp_path, files, membership) == cpus
+)
+def test_the_cgroup_quota_is_read(tmp_path, files, mounts, membership, cpus):
+    assert cgroup(tmp_path, files, mounts, membership) == cpus
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cgroups are of Linux")
+def test_the_cgroup_of_this_process_can_be_read():
+    assert _threads.cgroup_cpus() is None or _threads.cgroup_cpus() >= 1
 
 
 @needs_openmp
@@ -112,6 +145,54 @@ print("fine")
 """
     )
     assert run(code) == "fine"
+
+
+# After the import, where a region of two threads runs in the child of a process that used two.
+FORK = """
+import ctypes, os, signal
+ctypes.CDLL({library!r}, ctypes.RTLD_GLOBAL)
+import numpy as np, cysoftmax as cs
+x = np.ones((3000, 100))
+cs.softmax(x, n_threads=2)
+print(cs.show_config("dicts")["threads"]["survives fork"], flush=True)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)    # ends a child that hangs
+    cs.softmax(x, n_threads=2)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+KMPC = "void __kmpc_fork_call(void) {}"
+GOMP = """
+void GOMP_parallel(void (*body)(void *), void *data, unsigned n, unsigned flags) { body(data); }
+"""
+PAUSE = """
+void abort(void);
+int omp_in_parallel(void) { return 0; }
+int omp_pause_resource_all(int kind) { abort(); return kind; }
+"""
+
+
+@needs_gomp
+@needs_fork
+@pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+@pytest.mark.parametrize(
+    ("exports", "survives"),
+    [
+        pytest.param(KMPC, True, id="libomp beside libgomp"),
+        pytest.param(KMPC + PAUSE, True, id="libomp beside libgomp, with all of OpenMP"),
+        pytest.param(KMPC + GOMP + PAUSE, True, id="libomp for libgomp"),
+        pytest.param(GOMP, False, id="a libgomp without a pause"),
+    ],
+)
+def test_what_our_regions_run_on_decides_about_forks(tmp_path, exports, survives):
+    """A library is loaded before, whose symbols then come before those of libgomp."""
+    (tmp_path / "library.c").write_text(exports)
+    library = tmp_path / "library.so"
+    subprocess.run(
+        [COMPILER, "-shared", "-fPIC", tmp_path / "library.c", "-o", library], check=True
+    )
+    assert run(FORK.format(library=str(library))).split() == [str(survives), "7"]
 
 
 @needs_fork
@@ -195,54 +276,6 @@ def test_an_unknown_or_unavailable_instruction_set_is_an_error(name):
 def test_show_config_prints_what_it_returns(capsys):
     config = cysoftmax.show_config("dicts")
     assert cysoftmax.show_config() is None
-# After the import, where a region of two threads runs in the child of a process that used two.
-FORK = """
-import ctypes, os, signal
-ctypes.CDLL({library!r}, ctypes.RTLD_GLOBAL)
-import numpy as np, cysoftmax as cs
-x = np.ones((3000, 100))
-cs.softmax(x, n_threads=2)
-print(cs.show_config("dicts")["threads"]["survives fork"], flush=True)
-pid = os.fork()
-if pid == 0:
-    signal.alarm(20)    # ends a child that hangs
-    cs.softmax(x, n_threads=2)
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-KMPC = "void __kmpc_fork_call(void) {}"
-GOMP = """
-void GOMP_parallel(void (*body)(void *), void *data, unsigned n, unsigned flags) { body(data); }
-"""
-PAUSE = """
-void abort(void);
-int omp_in_parallel(void) { return 0; }
-int omp_pause_resource_all(int kind) { abort(); return kind; }
-"""
-
-
-@needs_gomp
-@needs_fork
-@pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
-@pytest.mark.parametrize(
-    ("exports", "survives"),
-    [
-        pytest.param(KMPC, True, id="libomp beside libgomp"),
-        pytest.param(KMPC + PAUSE, True, id="libomp beside libgomp, with all of OpenMP"),
-        pytest.param(KMPC + GOMP + PAUSE, True, id="libomp for libgomp"),
-        pytest.param(GOMP, False, id="a libgomp without a pause"),
-    ],
-)
-def test_what_our_regions_run_on_decides_about_forks(tmp_path, exports, survives):
-    """A library is loaded before, whose symbols then come before those of libgomp."""
-    (tmp_path / "library.c").write_text(exports)
-    library = tmp_path / "library.so"
-    subprocess.run(
-        [COMPILER, "-shared", "-fPIC", tmp_path / "library.c", "-o", library], check=True
-    )
-    assert run(FORK.format(library=str(library))).split() == [str(survives), "7"]
-
-
     text = capsys.readouterr().out
     assert config["instruction set"]["in use"] in text
     assert all(f"{section}:" in text for section in config)
