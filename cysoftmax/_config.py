@@ -1,6 +1,5 @@
 """`show_config`: how cysoftmax was built, and what it uses on this machine."""
 
-import os
 import platform
 
 import numpy as np
@@ -34,7 +33,8 @@ def show_config(mode="stdout"):
     The instruction set is chosen when the package is imported: the best one that the machine
     has, or the one that the environment variable ``CYSOFTMAX_ISA`` names (``scalar``, ``avx2``,
     ``avx512`` or ``neon``). ``threads.default`` is the number of threads that a large call
-    would use at this moment.
+    would use at this moment. ``threads.OMP_NUM_THREADS`` is None if OpenMP did not read that
+    variable, as when it was set after OpenMP was loaded.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def show_config(mode="stdout"):
             "default": _threads.default_thread_count(),
             "openmp": _threads.OPENMP or None,
             "survives fork": _threads.HANDLES_FORK,
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "OMP_NUM_THREADS": _threads.OMP_NUM_THREADS,
             "cgroup cpus": _threads.cgroup_cpus(),
         },
         "build": {"compiler": _threads.COMPILER, "cython": _core.CYTHON, "debug": _core.DEBUG},

@@ -128,6 +128,18 @@ def _quota(folder):
     return max(1, -(-quota // period)) if quota > 0 and period > 0 else None
 
 
+def _read_by_openmp():
+    """Return OMP_NUM_THREADS if OpenMP has read it, which it does once, when it is loaded. It then
+    offers the first number of the list."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    try:
+        return value if int(value.partition(",")[0]) == omp_get_max_threads() else None
+    except ValueError:
+        return None
+
+
+OMP_NUM_THREADS = _read_by_openmp()
+
 cdef object quota = False    # not read yet
 
 
@@ -137,7 +149,7 @@ cdef int default_threads() except -1:
     if omp_in_parallel():
         return 1
     cdef int n = min(omp_get_max_threads(), omp_get_num_procs())
-    if n > 1 and "OMP_NUM_THREADS" not in os.environ:
+    if n > 1 and OMP_NUM_THREADS is None:
         if quota is False:
             quota = cgroup_cpus()
         if quota is not None:

@@ -67,6 +67,54 @@ def test_the_affinity_mask_caps_the_threads():
     assert run(code) == "1"
 
 
+needs_two_cpus = pytest.mark.skipif(
+    _threads.default_thread_count() < 2, reason="one thread only here"
+)
+# Seen after the import, where the quota of the cgroup is one CPU.
+WITH_QUOTA = """
+    import os
+    {before}
+    import cysoftmax
+    from cysoftmax import _threads
+    _threads.cgroup_cpus = lambda: 1
+    os.environ.update({after})
+    shown = cysoftmax.show_config("dicts")["threads"]["OMP_NUM_THREADS"]
+    print(_threads.default_thread_count(), shown)
+"""
+# OpenMP, loaded as another library would, and set after that.
+LOADED = (
+    "import ctypes; from os import environ; ctypes.CDLL('libgomp.so.1'); "
+    "environ['OMP_NUM_THREADS'] = '7'"
+)
+
+
+@needs_openmp
+@needs_two_cpus
+@pytest.mark.parametrize(
+    ("at_start", "after", "threads"),
+    [
+        ({}, {}, "1 None"),
+        ({"OMP_NUM_THREADS": "2"}, {}, "2 2"),
+        ({"OMP_NUM_THREADS": " 2,1"}, {}, "2  2,1"),
+        ({"OMP_NUM_THREADS": "2"}, {"OMP_NUM_THREADS": "1"}, "2 2"),
+        ({}, {"OMP_NUM_THREADS": "2"}, "1 None"),
+        ({"OMP_NUM_THREADS": ""}, {}, "1 None"),
+        ({"OMP_NUM_THREADS": "many"}, {}, "1 None"),
+    ],
+)
+def test_omp_num_threads_lifts_the_quota_if_openmp_reads_it(monkeypatch, at_start, after, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run(WITH_QUOTA.format(before="", after=after), **at_start) == threads
+
+
+@needs_openmp
+@needs_two_cpus
+@needs_gomp
+def test_omp_num_threads_lifts_no_quota_if_it_was_set_after_openmp_was_loaded(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run(WITH_QUOTA.format(before=LOADED, after={})) == "1 None"
+
+
 def cgroup(tmp_path, files, mounts, membership):
     for name, text in files.items():
         path = tmp_path / name
