@@ -1,13 +1,14 @@
 """Build the extension modules: Cython for the loops, plain C for the kernels."""
 
 import os
+import re
 import sys
 import tempfile
+import tomllib
 from glob import glob
+from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -17,54 +18,116 @@ UNIX_FLAGS = [
     line for line in Path("src/flags.txt").read_text().splitlines() if not line.startswith("#")
 ]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
-# The second of "unix" is for Apple's clang, which brings no OpenMP of its own.
+# To compile and to link with. The second of "unix" is for Apple's clang, which brings no OpenMP of
+# its own.
 OPENMP_FLAGS = {
-    "unix": [["-fopenmp"], ["-Xpreprocessor", "-fopenmp", "-lomp"]],
-    "msvc": [["/openmp"]],
+    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "msvc": [(["/openmp"], [])],
 }
 
+# Leaves symbols out, which are five sixths of a wheel.
+STRIP = ["-Wl,-s"]
+
+PROBE = "int main(void) { return 0; }"
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void) { return omp_get_max_threads() > 0 ? 0 : 1; }
 """
 
 
-class BuildWithOpenMP(build_ext):
-    """Find out by compiling whether the compiler has OpenMP; build without it if not."""
+def check_requirements():
+    """End with a message unless a build has what pyproject.toml requires, which pip does not check
+    without build isolation. Cython before 3.3 has bugs in prange."""
+
+    def numbers(version):
+        return [int(n) for n in re.findall(r"\d+", version)[:2]]
+
+    for text in tomllib.loads(Path("pyproject.toml").read_text())["build-system"]["requires"]:
+        name, least = text.split(">=")
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found = "none"
+        if numbers(found) < numbers(least):
+            sys.exit(f"building cysoftmax needs {text}; got {found}")
+
+
+class Build(build_ext):
+    """Find out by compiling what the compiler and the linker have, then build with it."""
+
+    def run(self):
+        # Debuggers and profilers read symbols of what is built in place. (super().run() clears
+        # `inplace` until the end.)
+        self.symbols = DEBUG or self.inplace or self.editable_mode
+        super().run()
 
     def build_extensions(self):
+        check_requirements()
+        import numpy as np
+        from Cython.Build import cythonize
+
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
-        openmp = self.openmp_flags(kind)
-        for extension in self.extensions:
-            flags = UNIX_FLAGS if kind == "unix" else MSVC_FLAGS
-            extension.extra_compile_args = [*flags, *(f for f in openmp if f != "-lomp")]
-            extension.extra_link_args = [f for f in openmp if f != "-Xpreprocessor"]
+        flags = UNIX_FLAGS if kind == "unix" else MSVC_FLAGS
+        openmp_compile, openmp_link = self.openmp_flags(kind)
+        # Flags of the user, such as CFLAGS, come before these, in links, too: there -Ofast adds
+        # code that flushes denormals.
+        link = [*(flags if kind == "unix" else []), *openmp_link]
+        if kind == "unix" and not self.symbols and self.links(PROBE, [], STRIP):
+            link += STRIP
+        modules = cythonize(
+            self.extensions,
+            compiler_directives={"boundscheck": DEBUG},
+            build_dir="build/cython-debug" if DEBUG else "build/cython",
+            force=DEBUG,
+        )
+        # What is older than this file is built anew: the times of sources say nothing of flags.
+        stamp = Path(self.build_temp, "flags").resolve()
+        tools = [getattr(self.compiler, name, "") for name in ("compiler_so", "linker_so")]
+        commands = repr((tools, flags, openmp_compile, link, DEBUG))
+        if not stamp.exists() or stamp.read_text() != commands:
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(commands)
+        for extension, module in zip(self.extensions, modules, strict=True):
+            extension.sources = module.sources
+            extension.depends.append(str(stamp))
+            extension.include_dirs.append(np.get_include())
+            extension.extra_compile_args = [*flags, *openmp_compile]
+            extension.extra_link_args = link
         super().build_extensions()
 
     def openmp_flags(self, kind):
-        """Return the flags with which a program that uses OpenMP compiles and links."""
-        if os.environ.get("CYSOFTMAX_OPENMP", "1") == "0":
-            return []
+        """Return the flags with which a program that uses OpenMP compiles, and links.
+
+        CYSOFTMAX_OPENMP=1 requires OpenMP, 0 builds without it; unset, it is used if it is there.
+        """
+        wanted = os.environ.get("CYSOFTMAX_OPENMP", "")
+        if wanted not in ("", "0", "1"):
+            sys.exit(f"CYSOFTMAX_OPENMP must be 0, 1 or unset; got {wanted!r}")
+        if wanted == "0":
+            return [], []
         for flags in OPENMP_FLAGS[kind]:
-            with tempfile.TemporaryDirectory() as folder:
-                source = Path(folder, "probe.c")
-                source.write_text(OPENMP_PROBE)
-                try:
-                    objects = self.compiler.compile(
-                        [str(source)],
-                        output_dir=folder,
-                        extra_postargs=[f for f in flags if f != "-lomp"],
-                    )
-                    self.compiler.link_executable(
-                        objects,
-                        str(Path(folder, "probe")),
-                        extra_postargs=[f for f in flags if f != "-Xpreprocessor"],
-                    )
-                except Exception:  # each compiler has errors of its own
-                    continue
+            if self.links(OPENMP_PROBE, *flags):
                 return flags
+        if wanted:
+            sys.exit("CYSOFTMAX_OPENMP=1 requires a compiler with OpenMP; this one has none")
         print("cysoftmax: no OpenMP found; building for one thread", file=sys.stderr)
-        return []
+        return [], []
+
+    def links(self, program, compile_flags, link_flags):
+        """Return whether a program compiles and links with these flags."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(program)
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=compile_flags
+                )
+                self.compiler.link_executable(
+                    objects, str(Path(folder, "probe")), extra_postargs=link_flags
+                )
+            except Exception:  # each compiler has errors of its own
+                return False
+            return True
 
 
 # The modules that need no kernels.
@@ -75,7 +138,7 @@ def extension(name, sources):
     return Extension(
         f"cysoftmax.{name}",
         [f"cysoftmax/{name}.pyx", *sources],
-        include_dirs=["src", np.get_include()],
+        include_dirs=["src"],
         depends=glob("src/*"),
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
@@ -85,14 +148,9 @@ def extension(name, sources):
 
 
 setup(
-    ext_modules=cythonize(
-        [
-            extension("_core", sorted(glob("src/*.c"))),
-            *(extension(name, []) for name in SMALL),
-        ],
-        compiler_directives={"boundscheck": DEBUG},
-        build_dir="build/cython-debug" if DEBUG else "build/cython",
-        force=DEBUG,
-    ),
-    cmdclass={"build_ext": BuildWithOpenMP},
+    ext_modules=[
+        extension("_core", sorted(glob("src/*.c"))),
+        *(extension(name, []) for name in SMALL),
+    ],
+    cmdclass={"build_ext": Build},
 )

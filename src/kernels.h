@@ -21,12 +21,20 @@
 #ifndef CYSOFTMAX_KERNELS_H
 #define CYSOFTMAX_KERNELS_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "cysoftmax needs IEEE arithmetic: do not compile it with -ffast-math or -ffinite-math-only"
+// The flags that end src/flags.txt prevent these, where they are the last.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||           \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
+#error "cysoftmax needs IEEE arithmetic: compile it without -ffast-math and all that it implies"
 #endif
+// Every operation must round to its own type: x87 keeps more digits than a double has.
+#if FLT_EVAL_METHOD != 0 || FLT_RADIX != 2 || FLT_MANT_DIG != 24 || DBL_MANT_DIG != 53
+#error "cysoftmax needs float and double arithmetic that rounds to 24 and 53 bits, as SSE2 has"
+#endif
+_Static_assert(sizeof(1.0) == sizeof(double), "compile without -fsingle-precision-constant");
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define CYSOFTMAX_X86 1
