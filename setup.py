@@ -12,6 +12,11 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+# The public address of the repository, such as https://github.com/OWNER/cysoftmax; "" while there
+# is none. Fill it in before the first upload: an index shows README.md without the repository, so
+# its links and pictures, and the project's, are made from this.
+ADDRESS = ""
+
 DEBUG = os.environ.get("CYSOFTMAX_DEBUG", "") not in ("", "0")
 
 UNIX_FLAGS = [
@@ -50,6 +55,19 @@ def check_requirements():
             found = "none"
         if numbers(found) < numbers(least):
             sys.exit(f"building cysoftmax needs {text}; got {found}")
+
+
+def page(readme):
+    """Return README.md for the page of an index: relative links and pictures lead to ADDRESS, or
+    become plain text while there is none."""
+
+    def absolute(match):
+        picture, text, target = match.groups()
+        if ADDRESS:
+            return f"{picture}[{text}]({ADDRESS}/{'raw' if picture else 'blob'}/HEAD/{target})"
+        return "" if picture else text
+
+    return re.sub(r"(!?)\[([^]]*)\]\((?!https?:|#)([^)]*)\)", absolute, readme)
 
 
 class Build(build_ext):
@@ -153,4 +171,13 @@ setup(
         *(extension(name, []) for name in SMALL),
     ],
     cmdclass={"build_ext": Build},
+    long_description=page(Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
+    project_urls={
+        "Source": ADDRESS,
+        "Issues": f"{ADDRESS}/issues",
+        "Changelog": f"{ADDRESS}/blob/HEAD/CHANGELOG.md",
+    }
+    if ADDRESS
+    else {},
 )

@@ -3,6 +3,7 @@
 Most builds here are of a small project of one module, with the setup.py of this one.
 """
 
+import email
 import os
 import re
 import shutil
@@ -193,3 +194,51 @@ def test_other_flags_build_anew(project):
     assert not check(project)
     assert not changed(CYSOFTMAX_OPENMP="0")
     assert changed(CYSOFTMAX_OPENMP="0", CFLAGS="-O1")
+
+
+def metadata_of(project, address):
+    text = (project / "setup.py").read_text()
+    text, found = re.subn(r'^ADDRESS = ".*"$', f'ADDRESS = "{address}"', text, flags=re.M)
+    assert found == 1
+    (project / "setup.py").write_text(text)
+    result = run(project, "setup.py", "--quiet", "egg_info")
+    assert result.returncode == 0, result.stderr
+    return email.message_from_string(
+        (project / "cysoftmax.egg-info" / "PKG-INFO").read_text(encoding="utf-8")
+    )
+
+
+def links(page):
+    """Return the pictures and the other links of a page in Markdown."""
+    found = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", page)
+    return [target for mark, target in found if mark], [t for mark, t in found if not mark]
+
+
+def test_the_page_of_an_index_has_absolute_links(project):
+    address = "https://example.org/someone/cysoftmax"
+    metadata = metadata_of(project, address)
+    pictures, others = links(metadata.get_payload())
+    read_pictures, read_others = links((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures == [f"{address}/raw/HEAD/{name}" for name in read_pictures]
+    assert others == [f"{address}/blob/HEAD/{name}" for name in read_others]
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
+    assert urls["Source"] == address
+    assert all(url.startswith(address) for url in urls.values())
+
+
+def test_the_page_of_an_index_has_no_broken_links_without_an_address(project):
+    metadata = metadata_of(project, "")
+    assert links(metadata.get_payload()) == ([], [])
+    assert "docs/derivation.md derives" in metadata.get_payload()
+    assert metadata["Project-URL"] is None
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata["Author"]
+    assert "Programming Language :: Python :: 3.11" in metadata.get_all("Classifier")
+
+
+def test_the_links_of_the_readme_lead_to_files():
+    pictures, others = links((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(pictures) >= 1
+    assert len(others) >= 5
+    for target in pictures + others:
+        assert (ROOT / target.partition("#")[0]).is_file()
