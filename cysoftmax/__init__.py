@@ -9,6 +9,19 @@
 * ``show_config``: the instruction set and the threads in use.
 """
 
+try:
+    # Compiled code imports most of these; programs that freeze applications read Python alone.
+    from cysoftmax import _arrays, _calls, _check_sparse, _checks, _core, _threads  # noqa: F401
+except ImportError:
+    from importlib.util import find_spec
+
+    if find_spec("cysoftmax._core"):
+        raise
+    raise ImportError(
+        f"cysoftmax in {__path__[0]} is not built for this Python; build it first: make build, "
+        "or pip install ."
+    ) from None
+
 from cysoftmax._api import (
     CrossEntropy,
     GradHess,

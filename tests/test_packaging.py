@@ -9,12 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
 
+import cysoftmax
+
 ROOT = Path(__file__).parents[1]
 COMPILER = shutil.which("cc") or shutil.which("gcc")
+PACKAGE = Path(cysoftmax.__file__).parent
 FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE"]
 
 needs_compiler = pytest.mark.skipif(
@@ -242,3 +246,25 @@ def test_the_links_of_the_readme_lead_to_files():
     assert len(others) >= 5
     for target in pictures + others:
         assert (ROOT / target.partition("#")[0]).is_file()
+
+
+def test_python_code_imports_every_extension_module(tmp_path):
+    """Programs that freeze applications see no imports of compiled code."""
+    (tmp_path / "program.py").write_text("import cysoftmax\n")
+    (tmp_path / "cysoftmax").symlink_to(PACKAGE)
+    finder = ModuleFinder([str(tmp_path)])  # and not the modules of others
+    finder.run_script(str(tmp_path / "program.py"))
+    compiled = {f"cysoftmax.{path.stem}" for path in (ROOT / "cysoftmax").glob("*.pyx")}
+    assert len(compiled) > 1
+    assert compiled <= finder.modules.keys()
+
+
+def test_an_unbuilt_package_says_how_to_build_it(tmp_path):
+    (tmp_path / "cysoftmax").mkdir()
+    for path in PACKAGE.glob("*.py"):
+        shutil.copy(path, tmp_path / "cysoftmax")
+    result = run(tmp_path, "-c", "import cysoftmax", PYTHONPATH=str(tmp_path))
+    assert result.returncode != 0
+    assert "build it first: make build" in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert "circular" not in result.stderr
