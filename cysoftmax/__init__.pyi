@@ -1,7 +1,8 @@
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypeVar
 
 __all__ = [
     "CrossEntropy",
@@ -24,9 +25,11 @@ __version__: str
 # The scalar type of bfloat16 is in the package ml_dtypes, which need not be installed.
 _Real = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64] | NDArray[Any]
 _Reduction = Literal["mean", "sum", "none"]
+_Loss = TypeVar("_Loss", bound=float | _Real, covariant=True, default=float | _Real)
 
-class CrossEntropy(NamedTuple):
-    loss: float | _Real
+# A tuple can be subscripted when the program runs, too.
+class CrossEntropy(NamedTuple, Generic[_Loss]):
+    loss: _Loss
     grad: _Real
 
 class GradHess(NamedTuple):
@@ -74,6 +77,7 @@ def logsumexp(
     out: _Real | None = None,
     n_threads: int | None = None,
 ) -> _Real: ...
+@overload
 def cross_entropy(
     logits: ArrayLike,
     target: ArrayLike | _Sparse,
@@ -87,10 +91,28 @@ def cross_entropy(
     z_loss: float = 0.0,
     temperature: float = 1.0,
     where: ArrayLike | None = None,
-    reduction: _Reduction = "mean",
+    reduction: Literal["mean", "sum"] = "mean",
+    out: None = None,
+    n_threads: int | None = None,
+) -> float: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike | _Sparse,
+    /,
+    *,
+    axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    reduction: Literal["none"],
     out: _Real | None = None,
     n_threads: int | None = None,
-) -> float | _Real: ...
+) -> _Real: ...
 def cross_entropy_grad(
     logits: ArrayLike,
     target: ArrayLike | _Sparse,
@@ -109,6 +131,7 @@ def cross_entropy_grad(
     scale: ArrayLike = 1.0,
     out: _Real | None = None,
 ) -> _Real: ...
+@overload
 def cross_entropy_with_grad(
     logits: ArrayLike,
     target: ArrayLike | _Sparse,
@@ -122,11 +145,30 @@ def cross_entropy_with_grad(
     z_loss: float = 0.0,
     temperature: float = 1.0,
     where: ArrayLike | None = None,
-    reduction: _Reduction = "mean",
+    reduction: Literal["mean", "sum"] = "mean",
     n_threads: int | None = None,
     scale: ArrayLike = 1.0,
     out: _Real | None = None,
-) -> CrossEntropy: ...
+) -> CrossEntropy[float]: ...
+@overload
+def cross_entropy_with_grad(
+    logits: ArrayLike,
+    target: ArrayLike | _Sparse,
+    /,
+    *,
+    axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    reduction: Literal["none"],
+    n_threads: int | None = None,
+    scale: ArrayLike = 1.0,
+    out: _Real | None = None,
+) -> CrossEntropy[_Real]: ...
 def cross_entropy_grad_hess(
     logits: ArrayLike,
     target: ArrayLike | _Sparse,

@@ -268,3 +268,35 @@ def test_an_unbuilt_package_says_how_to_build_it(tmp_path):
     assert "build it first: make build" in result.stderr
     assert str(tmp_path) in result.stderr
     assert "circular" not in result.stderr
+
+
+# mypy must refuse the lines that end in "# wrong", and no other.
+TYPED = """
+from typing import Literal
+
+import numpy as np
+from cysoftmax import CrossEntropy, cross_entropy, cross_entropy_with_grad
+
+x, y = np.zeros((3, 4)), np.zeros(3, int)
+loss: float = cross_entropy(x, y)
+loss = cross_entropy(x, y, reduction="sum") + cross_entropy_with_grad(x, y).loss
+loss, grad = cross_entropy_with_grad(x, y, reduction="mean", out=x)
+each = cross_entropy(x, y, reduction="none", out=x[:, 0])[1:]
+each = cross_entropy_with_grad(x, y, reduction="none").loss[1:]
+loss = cross_entropy(x, y, reduction="none")  # wrong
+each = cross_entropy(x, y, out=x[:, 0])  # wrong
+
+def either(reduction: Literal["mean", "none"]) -> CrossEntropy:
+    loss: float = cross_entropy(x, y, reduction=reduction)  # wrong
+    return cross_entropy_with_grad(x, y, reduction=reduction)
+"""
+
+
+def test_the_stubs_know_the_type_of_a_loss(tmp_path):
+    api = pytest.importorskip("mypy.api", reason="needs mypy")
+    (tmp_path / "typed.py").write_text(TYPED)
+    (tmp_path / "cysoftmax").symlink_to(PACKAGE)
+    found, _, _ = api.run(["--strict", "--no-incremental", str(tmp_path / "typed.py")])
+    errors = {int(line) for line in re.findall(r"typed\.py:(\d+): error", found)}
+    lines = enumerate(TYPED.splitlines(), start=1)
+    assert errors == {number for number, line in lines if line.endswith("# wrong")}, found
