@@ -51,6 +51,24 @@ test: build  ## Run the tests, the numerical ones for each instruction set of th
 test-all: build  ## Run every test, the exhaustive and the slow ones too (4 minutes, 9 GB)
 	$(BIN)/pytest -m "" -s --durations=10 tests
 
+# The arguments, the dtypes and the arrays: what NumPy's versions may differ in. The library is built
+# with the newest NumPy, as wheels are. (NumPy 2.0 is for Python 3.11 and 3.12.)
+OLDEST := $(abspath $(VENV))/oldest
+OLDEST_NUMPY := $(shell sed -n 's/^dependencies = \["numpy>=\(.*\)"\]/\1/p' pyproject.toml)
+OLDEST_TESTS := $(addprefix tests/,test_errors.py test_arrays.py test_arrays_after_errors.py \
+  test_targets.py test_sparse.py test_overlap.py test_threads.py options/test_option_errors.py)
+
+$(OLDEST)/.tools: pyproject.toml $(VENV)/.tools
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --only-binary numpy "numpy==$(OLDEST_NUMPY).*" \
+	  --group test
+	touch $@
+
+.PHONY: test-oldest
+test-oldest: build $(OLDEST)/.tools  ## Run a part of the tests with the oldest NumPy (a minute)
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/pytest -n 2 $(OLDEST_TESTS)
+
 # The peers are large, and may want other versions of what the tools want: a venv of their own.
 PEERS := $(abspath $(VENV))/peers
 
@@ -115,7 +133,8 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
-# - benchmarks, compare, dashboard, derivation, example, reference: they test no build;
+# - benchmarks, compare, dashboard, derivation, example, packaging, reference: they test no build, or
+#   builds of their own;
 # - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
 #   caches at every offset;
 # - every combination of options, any number of threads, extreme weights: minutes, for code that the
@@ -123,8 +142,8 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
-NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example reference \
-  streaming
+NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example \
+  packaging reference streaming
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
