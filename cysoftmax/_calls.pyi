@@ -67,3 +67,23 @@ def row_stats(
 def softmax_vjp(
     probabilities: Any, vectors: Any, axis: Any, out: Any, n_threads: Any
 ) -> _Array: ...
+def check_loss_of_chunks(
+    shape: Any,
+    dtype: Any,
+    target: Any,
+    options: Any,
+    reduction: Any,
+    scale: Any,
+    outs: Any,
+    n_threads: Any,
+) -> tuple[Any, Any, Any, Any, Any]: ...
+def loss_of_chunk(
+    logits: Any,
+    begin: Any,
+    target: Any,
+    options: Any,
+    scale: Any,
+    divisor: Any,
+    with_grad: Any,
+) -> float: ...
+def apart(array: Any, outs: Any) -> Any: ...

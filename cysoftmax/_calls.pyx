@@ -14,7 +14,7 @@ from cysoftmax._arrays cimport (
     workspace)
 from cysoftmax._checks cimport (
     check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
-    copy_overlapping_options)
+    copy_overlapping_options, options_of_rows)
 from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
 
 import numpy as np
@@ -174,6 +174,60 @@ cdef tuple loss_and_derivatives(
         copy_to_out(grad_work, grad) if what & GRAD else None,
         copy_to_out(hess_work, hess) if what & VARIANCE else None,
     )
+
+
+def check_loss_of_chunks(shape, dtype, target, options, reduction, scale, outs, n_threads):
+    """Check what a loss is given beside logits that come in chunks of rows, later; return it as
+    loss_of_chunk wants it: target, options, scale and divisor; and the number of threads.
+
+    The divisor is the total weight of the rows of a mean, otherwise 1, as a float and an exponent
+    of two. Inputs that overlap one of the arrays `outs` are copied.
+    """
+    cdef cnp.ndarray x = np.broadcast_to(np.zeros((), dtype), shape)    # nothing of it is read
+    n_threads = check_threads(n_threads)
+    target, labels = check_target(target, x, 1)
+    check_options(options, x, 1, target if labels else None)
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum'; got {reduction!r}")
+    scale = check_scale(scale, x, 1)
+    for out in outs:
+        target = copy_if_overlapping(target, out, False)
+        scale = copy_if_overlapping(scale, out, False)
+        copy_overlapping_options(options, out)
+    # One pass over labels is short; threads of OpenMP would be in the way of BLAS's afterwards.
+    threads = 1 if labels else n_threads
+    divisor = (1.0, 0) if reduction == "sum" else (0.0, 0)
+    if x.size:
+        divisor = _core.total_weight(x, target, options, reduction == "mean", threads)
+        if divisor is None:
+            raise_bad_label(target, x.shape[1], options)
+    return target, options, scale, divisor, n_threads
+
+
+def loss_of_chunk(cnp.ndarray logits, Py_ssize_t begin, target, options, scale, divisor,
+                  bint with_grad):
+    """Return what the rows from `begin` on add to a loss, and with `with_grad` write its gradient
+    over their logits; on this thread. The rest is as check_loss_of_chunks returns it."""
+    cdef Py_ssize_t end = begin + logits.shape[0]
+    if isinstance(target, tuple):
+        data, classes, indptr = target
+        target = data, classes, indptr[begin:end + 1]
+    else:
+        target = target[begin:end]
+    loss = _core.cross_entropy(
+        LOSS | GRAD if with_grad else LOSS, logits, target, logits if with_grad else None, None,
+        None, scale if isinstance(scale, float) else scale[begin:end], False, False,
+        options_of_rows(options, begin, end), 1, divisor)
+    if loss is None:
+        raise_bad_label(target, logits.shape[1], options)
+    return loss
+
+
+def apart(array, outs):
+    """Return an array, or a copy of it if it overlaps one of the arrays `outs`."""
+    for out in outs:
+        array = copy_if_overlapping(array, out, False)
+    return array
 
 
 def row_stats(logits, target, axis, options, n_threads):

@@ -20,3 +20,4 @@ cdef check_target(value, cnp.ndarray x, int axis)
 cdef check_scale(value, cnp.ndarray x, int axis)
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1
 cdef int copy_overlapping_options(Options options, out) except -1
+cdef Options options_of_rows(Options options, Py_ssize_t begin, Py_ssize_t end)

@@ -402,6 +402,24 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
     return 0
 
 
+cdef Options options_of_rows(Options options, Py_ssize_t begin, Py_ssize_t end):
+    """Return checked options for the rows from `begin` to `end`, where logits have two dimensions
+    and no mask."""
+    if options is None or options.sample_weight is None:
+        return options
+    cdef Options some = Options.__new__(Options)
+    some.class_weight = options.class_weight
+    some.class_exponent = options.class_exponent
+    some.sample_weight = options.sample_weight[begin:end]
+    some.sample_may_be_0 = options.sample_may_be_0
+    some.moderate = options.moderate
+    some.ignore_index = options.ignore_index
+    some.label_smoothing = options.label_smoothing
+    some.z_loss = options.z_loss
+    some.temperature = options.temperature
+    return some
+
+
 def raise_bad_label(target, n_classes, Options options):
     """Raise the IndexError for the first label outside [0, n_classes) that is not ignored.
 

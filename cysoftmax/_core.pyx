@@ -31,7 +31,7 @@ from cysoftmax._sums cimport (
     total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
-from cysoftmax._wide cimport Wide, narrow
+from cysoftmax._wide cimport Wide
 
 import os
 
@@ -135,8 +135,9 @@ cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
 
 cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome) noexcept nogil:
     """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
-    written if that is 0, or if a label is out of range."""
-    cdef bint weighs_first = mean and job.out.data != NULL
+    written if that is 0, or if a label is out of range. If nothing is wanted (`what` is 0), that
+    sum is all that is found."""
+    cdef bint weighs_first = mean and (job.out.data != NULL or job.what == 0)
     outcome.weight = Wide(job.n_rows, 0)
     job.sums.adds_weights = mean and job.plan.weighted
     if job.checks_labels and not (
@@ -158,6 +159,8 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
         job.loss.divisor = outcome.weight
         job.sums.adds_weights = False
         fill_plain_weights(job)
+    if job.what == 0:
+        return
     outcome.bad_label = walk(job, memory, False)
     if sums:
         add_up(job, outcome)
@@ -440,26 +443,52 @@ cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads
     return not outcome.bad_label
 
 
+cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
+    """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
+    `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only the
+    shape and the dtype matter."""
+    cdef Job job
+    cdef Outcome outcome
+    cdef fp_mode mode = fp_enter()
+    try:
+        fill_job(&job, 0, x, None, target, options)
+        job.checks_labels = job.target_is == LABELS
+        compute(&job, n_threads, mean, mean, &outcome)
+        if outcome.bad_label:
+            return None
+        if not mean:
+            return 1.0, 0
+        return outcome.weight.part, outcome.weight.exponent
+    finally:
+        fp_leave(mode)
+
+
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   bint kept, options, n_threads):
+                   bint kept, options, n_threads, tuple divisor=None):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
     `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
     GRAD and VARIANCE.
 
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
-    None if a label was out of range. Then nothing is written into arrays that are `kept`.
+    None if a label was out of range. Then nothing is written into arrays that are `kept`. If these
+    rows are a part of those of a mean, `divisor` is the total_weight of all rows, by which the sum
+    and its gradient are divided, and `mean` is False.
     """
     cdef Job job
     cdef Outcome outcome
+    cdef Wide whole = Wide(1, 0)
     cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
         fill_job(&job, what, x, out, target, options, result, variance, scale)
         job.checks_labels = kept and job.target_is == LABELS
+        if divisor is not None:
+            whole.part, whole.exponent = divisor
+            job.loss.divisor = whole
         compute(&job, n_threads, what & LOSS or mean, mean, &outcome)
         if outcome.bad_label:
             return None
         if not mean:
-            return narrow(outcome.loss, 0)
+            return ldexp(outcome.loss.part / whole.part, outcome.loss.exponent - whole.exponent)
         if outcome.weight.part != 0:
             return ldexp(outcome.loss.part / outcome.weight.part,
                          outcome.loss.exponent - outcome.weight.exponent)
