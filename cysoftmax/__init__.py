@@ -4,6 +4,8 @@
 * ``cross_entropy``, ``cross_entropy_grad``, ``cross_entropy_with_grad``: the loss, its
   gradient, or both in one pass.
 * ``cross_entropy_grad_hess``: the gradient and the diagonal of the Hessian, for boosting.
+* ``linear_cross_entropy``: loss and gradients of logits ``X @ W + bias`` that never are all in
+  memory.
 * ``row_stats``: statistics of each row, such as loss, entropy and the largest probability.
 * ``softmax_vjp``: the product of the softmax Jacobian and a vector.
 * ``show_config``: the instruction set and the threads in use.
@@ -25,11 +27,13 @@ except ImportError:
 from cysoftmax._api import (
     CrossEntropy,
     GradHess,
+    LinearCrossEntropy,
     RowStats,
     cross_entropy,
     cross_entropy_grad,
     cross_entropy_grad_hess,
     cross_entropy_with_grad,
+    linear_cross_entropy,
     log_softmax,
     logsumexp,
     row_stats,
@@ -43,11 +47,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CrossEntropy",
     "GradHess",
+    "LinearCrossEntropy",
     "RowStats",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "row_stats",

@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from typing import Any, Generic, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
@@ -7,11 +8,13 @@ from typing_extensions import TypeVar
 __all__ = [
     "CrossEntropy",
     "GradHess",
+    "LinearCrossEntropy",
     "RowStats",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "row_stats",
@@ -35,6 +38,12 @@ class CrossEntropy(NamedTuple, Generic[_Loss]):
 class GradHess(NamedTuple):
     grad: _Real
     hess: _Real
+
+class LinearCrossEntropy(NamedTuple):
+    loss: float
+    grad_W: _Real | None
+    grad_bias: _Real | None
+    grad_X: _Real | None
 
 class RowStats(NamedTuple):
     logsumexp: _Real
@@ -183,6 +192,26 @@ def cross_entropy_grad_hess(
     out: tuple[_Real, _Real] | None = None,
     n_threads: int | None = None,
 ) -> GradHess: ...
+def linear_cross_entropy(
+    X: ArrayLike | _Sparse,
+    W: ArrayLike,
+    target: ArrayLike | _Sparse,
+    /,
+    *,
+    bias: ArrayLike | None = None,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    reduction: Literal["mean", "sum"] = "mean",
+    scale: ArrayLike = 1.0,
+    wrt: Collection[Literal["W", "bias", "X"]] = ("W", "bias"),
+    out: dict[str, _Real] | None = None,
+    chunk_rows: int | None = None,
+    n_threads: int | None = None,
+) -> LinearCrossEntropy: ...
 def row_stats(
     logits: ArrayLike,
     target: ArrayLike | _Sparse | None = None,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cysoftmax import _calls
+from cysoftmax import _calls, _linear
 from cysoftmax._calls import make_options
 from cysoftmax._docs import documented
 
@@ -24,6 +24,15 @@ class GradHess(NamedTuple):
 
     grad: np.ndarray
     hess: np.ndarray
+
+
+class LinearCrossEntropy(NamedTuple):
+    """The result of `linear_cross_entropy`: a float, and arrays or None."""
+
+    loss: float
+    grad_W: np.ndarray | None
+    grad_bias: np.ndarray | None
+    grad_X: np.ndarray | None
 
 
 class RowStats(NamedTuple):
@@ -708,3 +717,135 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     array([ 0.0625, -0.0625])
     """
     return _calls.softmax_vjp(p, v, axis, out, n_threads)
+
+
+@documented
+def linear_cross_entropy(
+    X,
+    W,
+    target,
+    /,
+    *,
+    bias=None,
+    class_weight=None,
+    sample_weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    z_loss=0.0,
+    temperature=1.0,
+    reduction="mean",
+    scale=1.0,
+    wrt=("W", "bias"),
+    out=None,
+    chunk_rows=None,
+    n_threads=None,
+):
+    """
+    Return the softmax cross-entropy of the logits ``X @ W + bias``, and its gradients.
+
+    The logits are computed, and turned into their gradient, a chunk of rows at a time; they never
+    are all in memory. With G for the gradient of the loss with respect to them, the gradients are
+    ``X.T @ G`` for W, ``G.sum(axis=0)`` for the bias and ``G @ W.T`` for X.
+
+    Parameters
+    ----------
+    X : array_like of float32 or float64, shape (n_rows, n_features)
+        Features, in any memory layout, such as a memory-mapped file; or a sparse matrix in SciPy's
+        CSR format. A chunk is copied if BLAS cannot read it as it lies.
+    W : array_like of the dtype of X, shape (n_features, n_classes)
+        Weights, in C or Fortran order (so that ``weight.T`` of PyTorch or ``coef_.T`` of
+        scikit-learn is read in place). In another layout it is copied; with a sparse X, unless it
+        is in C order.
+    {linear_target}
+    bias : array_like of the dtype of X, shape (n_classes,), optional
+        Added to each row of ``X @ W``.
+    {class_weight}
+    {sample_weight}
+    {ignore_index}
+    {linear_smoothing}
+    {z_loss}
+    {temperature}
+    reduction : {{"mean", "sum"}}, default "mean"
+        The mean or the sum of the losses of all rows. "mean" divides by the sum of the weights of
+        the rows. Without options, the weight of a row is 1 for a class index, and the sum of the
+        entries for a distribution.
+    scale : float or array_like, default 1.0
+        The gradients, but not the loss, are multiplied by it: one number, or one for each row.
+    wrt : tuple of str, default ("W", "bias")
+        The names of the gradients that are wanted, out of "W", "bias" and "X". With none, the
+        loss alone is computed.
+    out : dict of ndarrays, optional
+        Arrays that receive gradients, by the names in `wrt`; not all need be there. Each must
+        have the shape and dtype of its gradient, in any layout. They may be the inputs
+        themselves; inputs that they overlap are copied first, except for an X that is ``out["X"]``
+        itself. If an argument is wrong, nothing is written to them.
+    chunk_rows : int, optional
+        The number of rows of a chunk. By default it is chosen for speed: at least 512 rows, and
+        at least 2**21 logits; if W has at most 2048 entries, ``2**18 / W.size`` rows.
+    n_threads : int, optional
+        The largest number of threads, apart from those of BLAS, for which its own settings hold
+        (OPENBLAS_NUM_THREADS, threadpoolctl). The default is the number that OpenMP offers at this
+        call. The number of threads of this library changes no bit of the result.
+
+    Returns
+    -------
+    LinearCrossEntropy
+        A named tuple of `loss`, `grad_W`, `grad_bias` and `grad_X`. A gradient is None if `wrt`
+        does not name it, and that of the bias also if there is no bias.
+    loss : float
+        In nats. The mean is NaN if there are no rows, or if all rows are ignored; the gradients
+        are then 0.
+    grad_W, grad_bias, grad_X : ndarray
+        Of the shape, dtype and memory layout of W, bias and X. That of a sparse X is dense.
+
+    Raises
+    ------
+    {target_errors}
+
+    See Also
+    --------
+    cross_entropy_with_grad : loss and gradient of logits that are in memory.
+
+    Notes
+    -----
+    Memory: besides the results, a call needs one chunk of logits and at most one array of the
+    shape of W; if W has at most 2048 entries and X is dense, up to 32 arrays of its shape, and a
+    chunk for each thread. With a sparse X, a chunk is a matrix of its own.
+
+    Accuracy: loss and gradient of a row of logits are those of `cross_entropy_with_grad`, to the
+    last bit. Products, and sums over rows, are rounded as NumPy rounds them; the bias's
+    gradient is added up in float64 from chunk to chunk, the losses exactly. Another `chunk_rows`
+    gives other last bits.
+
+    An ignored row adds nothing, unless its features are infinite or NaN: 0 times these is NaN.
+
+    References
+    ----------
+    P.-L. Hsu et al., "Liger Kernel: efficient Triton kernels for LLM training" (2024), for loss
+    and gradients by chunks of rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cysoftmax
+    >>> X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> W = np.log([[1.0, 1.0], [1.0, 3.0]])
+    >>> result = cysoftmax.linear_cross_entropy(X, W, [0, 1, 1], reduction="sum")
+    >>> print(f"{{result.loss:.6f}}")    # log 2 + 2 log(4/3)
+    1.268511
+    >>> result.grad_W
+    array([[-0.25,  0.25],
+           [ 0.5 , -0.5 ]])
+    """
+    options = make_options(
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        temperature=temperature,
+    )
+    result = _linear.linear_cross_entropy(
+        X, W, target, bias, options, reduction, scale, wrt, out, chunk_rows, n_threads
+    )
+    return LinearCrossEntropy(*result)

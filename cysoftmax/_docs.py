@@ -77,6 +77,15 @@ logits : array_like of float32, float64, float16, bfloat16 or integers
         gradient are 0. Entries should be >= 0 and finite. This is not checked; the formulas
         are applied to any entries. A distribution of another dtype is converted to the dtype of
         computation row by row, without a copy of the array.""",
+    "linear_target": """\
+target : array_like
+        One of three forms. Class indices: of any integer dtype, of shape (n_rows,). A distribution
+        for each row: bool, integers or floats of shape (n_rows, n_classes), which need not sum to
+        one. A sparse matrix of distributions, in SciPy's CSR format. A row of zeros is ignored.""",
+    "linear_smoothing": """\
+label_smoothing : float, default 0.0
+        The part of the target, from 0 to 1, that is spread evenly over the classes, before
+        `class_weight` is applied.""",
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
         The mean or the sum of the losses of all rows, or the loss of each row. "mean" divides

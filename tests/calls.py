@@ -54,6 +54,8 @@ FUNCTIONS = {
     ),
     "softmax_vjp": Function((), ("vjp",), (), ("vector",)),
 }
+# These take more than logits and a target; each has tests of its own, such as test_linear.py.
+BEYOND_ONE_ARRAY = {"linear_cross_entropy"}
 OPTIONS = sorted({option for function in FUNCTIONS.values() for option in function.options})
 
 

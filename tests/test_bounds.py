@@ -23,6 +23,7 @@ SAID = {
         ("and {0.fused} ulp at the other classes " + SCALAR, bounds.GRAD_OF_OTHERS),
     ],
     "cross_entropy_grad_hess": [("its error is at most {0.fused} ulp " + SCALAR, bounds.HESS)],
+    "linear_cross_entropy": [],
     "row_stats": [
         ("the probability of a label is at most {0.fused} ulp " + SCALAR, bounds.LABEL_PROB),
         ("distribution at most {0.fused} ulp", bounds.TARGET_PROB),
