@@ -781,7 +781,7 @@ def linear_cross_entropy(
         itself. If an argument is wrong, nothing is written to them.
     chunk_rows : int, optional
         The number of rows of a chunk. By default it is chosen for speed: at least 512 rows, and
-        at least 2**21 logits; if W has at most 2048 entries, ``2**18 / W.size`` rows.
+        about 2**22 logits if these are more; fewer for a dense X if W has at most 2048 entries.
     n_threads : int, optional
         The largest number of threads, apart from those of BLAS, for which its own settings hold
         (OPENBLAS_NUM_THREADS, threadpoolctl). The default is the number that OpenMP offers at this

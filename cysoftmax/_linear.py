@@ -36,11 +36,10 @@ MOST_BATCHES = 16  # whose gradients of W wait to be added up
 NARROW_ELEMENTS = 2**17  # of X and logits: a chunk, which stays in the L2 cache
 MOST_STRIPS = 32  # rows that add up gradients of their own; not by threads, so bits are the same
 # Otherwise a chunk's products use the threads of BLAS, and there is one chunk at a time.
-CHUNK_ELEMENTS = 2**21
+CHUNK_ELEMENTS = 2**22
 LEAST_ROWS = 512
 PIECE_ELEMENTS = 2**18  # of logits, that one of our threads turns into their gradient
 MOST_PIECE_ROWS = 4096  # over which a float32 sum loses at most 12 bits, and hardly ever 6
-BLOCK_ELEMENTS = 2**18  # of W, whose products wait in the cache to be added up
 
 
 @contextmanager
@@ -95,11 +94,9 @@ class Sums:
     def __init__(self, W, grad_W, several, batch):
         """`grad_W` is the array for the gradient of W; `several` products are added up."""
         self.losses, self.bias, self.W, self.begun = [], 0.0, grad_W, False
-        n_features = len(W)
         self.batch, self.room = batch, None
-        self.block = max(BLOCK_ELEMENTS // max(1, n_features), 256)
         if several and not batch:
-            self.room = np.empty_like(W[:, : self.block])
+            self.room = np.empty_like(W)
 
     def add(self, loss, of_bias):
         self.losses.append(loss)
@@ -115,11 +112,7 @@ class Sums:
         elif self.room is None:  # SciPy makes an array for each product
             self.W += x.T @ p
         else:
-            for k in range(0, p.shape[1], self.block):
-                some = p[:, k : k + self.block]
-                room = self.room[:, : some.shape[1]]
-                multiply(x.T, some, room)
-                self.W[:, k : k + self.block] += room
+            self.W += np.matmul(x.T, p, out=self.room)
         self.begun = True
 
     def add_batches(self, x, p):

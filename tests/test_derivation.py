@@ -627,6 +627,63 @@ def test_the_last_product_of_a_gradient_is_exact_or_infinite(isa, dtype):
             assert (got == (small * LONG(2) ** exponent).astype(dtype)).all()
 
 
+# ---------------------------------------------------------------- 16. a product
+
+
+FEATURES = rng.normal(0, 1, (4, 3))
+WEIGHTS = rng.normal(0, 1, (3, 6))
+BIAS = rng.normal(0, 1, 6)
+LOGITS = np.einsum("ij,jc->ic", FEATURES, WEIGHTS) + BIAS  # formula (38)
+LINEAR = {"class_weight": rng.uniform(0.5, 2, 6), "z_loss": 0.01, "label_smoothing": 0.1}
+
+
+def linear(X=FEATURES, W=WEIGHTS, b=BIAS, **more):
+    return cysoftmax.linear_cross_entropy(X, W, T, bias=b, wrt=("W", "bias", "X"), **LINEAR | more)
+
+
+def test_logits_are_a_product_of_features_and_weights_and_a_bias():
+    """Formula (38)."""
+    for reduction in "mean", "sum":
+        want = cysoftmax.cross_entropy(LOGITS, T, reduction=reduction, **LINEAR)
+        same(linear(reduction=reduction).loss, want)
+
+
+def test_the_gradient_of_the_weights_is_a_sum_over_the_rows():
+    """Formula (39)."""
+    G = cysoftmax.cross_entropy_grad(LOGITS, T, **LINEAR)
+    same(linear().grad_W, np.einsum("ij,ic->jc", FEATURES, G))
+    same_derivative(derivative(lambda W: linear(W=W).loss, WEIGHTS), linear().grad_W)
+
+
+def test_the_gradient_of_the_bias_is_that_of_the_logits_summed():
+    """Formula (40)."""
+    same(linear().grad_bias, cysoftmax.cross_entropy_grad(LOGITS, T, **LINEAR).sum(axis=0))
+    same_derivative(derivative(lambda b: linear(b=b).loss, BIAS), linear().grad_bias)
+
+
+def test_the_gradient_of_the_features_is_a_sum_over_the_classes():
+    """Formula (41)."""
+    G = cysoftmax.cross_entropy_grad(LOGITS, T, **LINEAR)
+    same(linear().grad_X, np.einsum("ic,jc->ij", G, WEIGHTS))
+    same_derivative(derivative(lambda X: linear(X=X).loss, FEATURES), linear().grad_X)
+
+
+def test_the_sums_may_be_taken_chunk_by_chunk():
+    """Formula (42), with the divisor of a mean that is known beforehand."""
+    divisor = (T * LINEAR["class_weight"]).sum()
+    loss, of_W, of_bias = 0, np.zeros_like(WEIGHTS), np.zeros_like(BIAS)
+    for some in slice(0, 3), slice(3, 4):
+        part = cysoftmax.cross_entropy_with_grad(LOGITS[some], T[some], reduction="sum", **LINEAR)
+        loss += part.loss / divisor
+        of_W += FEATURES[some].T @ part.grad / divisor
+        of_bias += part.grad.sum(axis=0) / divisor
+    for chunk_rows in 1, 3, None:
+        got = linear(chunk_rows=chunk_rows)
+        same(got.loss, loss)
+        same(got.grad_W, of_W)
+        same(got.grad_bias, of_bias)
+
+
 # ---------------------------------------------------------------- the document itself
 
 

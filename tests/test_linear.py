@@ -148,16 +148,6 @@ def test_threads_change_no_bit(n, f, k):
     assert_close(want, exact, 1e-4)
 
 
-def test_products_are_added_up_by_blocks_of_classes(way):
-    X, W, bias = arrays(k=700)
-    labels = some_labels((N,), 700)
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(_linear, "BLOCK_ELEMENTS", 1)
-        got = linear(X, W, labels, bias=bias, wrt=WRT, chunk_rows=10)
-    assert_close(got, two_steps(X, W, labels, bias))
-
-
 @pytest.mark.parametrize("size", [1e-310, 1e-160, 1e160, 1e307])
 def test_weights_of_any_size_give_the_mean_of_moderate_ones(way, size):
     X, W, bias = arrays()

@@ -19,6 +19,7 @@ sklearn = pytest.importorskip("sklearn")
 pytest.importorskip("sklearn.metrics")
 
 HalfMultinomialLoss = pytest.importorskip("sklearn._loss").HalfMultinomialLoss
+LinearModelLoss = pytest.importorskip("sklearn.linear_model._linear_loss").LinearModelLoss
 pytestmark = pytest.mark.peers
 
 # scikit-learn takes a single class for a problem of another kind.
@@ -39,6 +40,7 @@ def test_each_line_of_the_page_holds(line):
     inputs = some_inputs()
     inputs["yf"] = inputs["y"].astype(float)
     names = inputs | {"sklearn": sklearn, "loss": HalfMultinomialLoss(n_classes=4)}
+    names["LinearModelLoss"] = LinearModelLoss
     check_line(line, inputs, names)
 
 
