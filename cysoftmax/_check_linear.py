@@ -22,7 +22,7 @@ def fits_blas(matrix):
     return whole and matrix.flags.aligned and matrix.dtype.isnative
 
 
-def check_matrix(value, name, ndim):
+def matrix(value, name, ndim):
     array = convert(value, name)
     if array.dtype.kind != "f" or array.itemsize not in (4, 8):
         raise TypeError(f"{name} must be float32 or float64; got dtype {array.dtype}")
@@ -31,21 +31,21 @@ def check_matrix(value, name, ndim):
     return array
 
 
-def check_features(value):
+def features(value):
     if not is_sparse(value):
-        return check_matrix(value, "X", 2)
+        return matrix(value, "X", 2)
     if getattr(value, "format", None) != "csr":
         raise TypeError(
             "X must be in CSR format if it is sparse (its method .tocsr() converts it); "
             f"got {type(value).__name__}"
         )
-    check_matrix(value.data, "X's data", 1)
+    matrix(value.data, "X's data", 1)
     if len(value.shape) != 2:
         raise ValueError(f"X must have 2 dimensions; got shape {value.shape}")
     return value
 
 
-def check_bias(value, W):
+def bias(value, W):
     if value is None:
         return None
     bias = convert(value, "bias")
@@ -60,7 +60,7 @@ def check_bias(value, W):
     return bias
 
 
-def check_wrt(wrt):
+def wrt(wrt):
     if not isinstance(wrt, tuple | list | set | frozenset):
         raise TypeError(
             f"wrt must be a tuple of names out of 'W', 'bias' and 'X'; got {type(wrt).__name__}"
@@ -71,7 +71,7 @@ def check_wrt(wrt):
     return wrt
 
 
-def check_outs(out, shapes, dtype):
+def outs(out, shapes, dtype):
     """Return the caller's arrays by the names of gradients, which are wanted in these shapes."""
     if out is None:
         return {}
@@ -98,7 +98,7 @@ def check_outs(out, shapes, dtype):
     return out
 
 
-def check_chunk_rows(chunk_rows):
+def chunk_rows(chunk_rows):
     if chunk_rows is None:
         return None
     if not isinstance(chunk_rows, int | np.integer) or isinstance(chunk_rows, bool):

@@ -164,6 +164,15 @@ def test_losses_too_large_for_a_sum_are_infinite_and_their_mean_is_not(way):
     assert_close(linear(X, W, LABELS, **given), linear(X, W, LABELS, wrt=()))
 
 
+@pytest.mark.parametrize("chunk_rows", [None, 300_000])
+def test_a_float32_gradient_of_the_bias_over_many_rows_keeps_its_digits(chunk_rows):
+    X, W, bias = arrays(np.float32, 300_000, 2, 3)
+    labels = np.zeros(len(X), int)
+    got = linear(X, W, labels, bias=bias, wrt=("bias",), chunk_rows=chunk_rows)
+    exact = two_steps(X.astype(float), W.astype(float), labels, bias.astype(float))[2]
+    np.testing.assert_allclose(got.grad_bias, exact, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- layouts
 
 
