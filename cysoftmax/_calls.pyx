@@ -19,7 +19,7 @@ from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIAN
 
 import numpy as np
 
-from cysoftmax._arrays import cast, convert  # the latter for _check_linear.py
+from cysoftmax._arrays import cast, convert  # the latter for _check_linear.py  # no-cython-lint
 from cysoftmax._checks import check_pair, make_options, raise_bad_label
 from cysoftmax._core import DefaultMode
 
