@@ -89,10 +89,13 @@ def _evaluate(
     ignore_index, reduction, label_smoothing, z_loss = options
     x, y, axis = _array(input), _array(target), class_axis(input)
     labels = y.ndim < x.ndim
-    if not labels or (y.size <= 64 and ignore_index not in y.ravel().tolist()):
-        ignored = None  # no label is: a call without options takes half the time
+    # A call without options takes down to 60 percent of the time; to look for the label takes 1.
+    if not labels:
+        ignored = None
+    elif y.size <= 64:
+        ignored = ignore_index if ignore_index in y.ravel().tolist() else None
     else:
-        ignored = ignore_index
+        ignored = ignore_index if (y == ignore_index).any() else None
     checked = make_options(
         class_weight=None if weight is None else _array(_wide(weight)),
         ignore_index=ignored,

@@ -317,6 +317,18 @@ def test_labels_have_any_integer_dtype(dtype, kind):
     assert all(t.dtype is dtype for t in found[1])
 
 
+@pytest.mark.parametrize("n_rows", [3, 64, 65, 500])
+@pytest.mark.parametrize("ignore_index", [-100, 3, 300, 2**40])
+@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+def test_ignored_labels_are_found_in_any_number_of_rows(n_rows, ignore_index, kind):
+    x = some((n_rows, 5))[0]
+    target = torch.arange(n_rows) % 5
+    if ignore_index == -100 and kind.is_signed:
+        target[1::3] = -100
+    found = backward(ours.cross_entropy, x, target.to(kind), ignore_index=ignore_index)
+    close(found, backward(F.cross_entropy, x, target, ignore_index=ignore_index))
+
+
 LAYOUTS = {
     "transposed": lambda x: x.T.contiguous().T,
     "every other class": lambda x: x.repeat_interleave(2, 1)[:, ::2],
