@@ -8,7 +8,7 @@
 
 from cysoftmax._job cimport DISTRIBUTION, Array, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE
-from cysoftmax._numbers cimport load_reals
+from cysoftmax._numbers cimport count, load_reals
 from cysoftmax._sparse cimport entry_bound
 from cysoftmax._sums cimport count_sixteens, two_sum
 from cysoftmax._tile_arrays cimport holds_reals, rows_adjacent, rows_follow
@@ -25,6 +25,9 @@ cdef inline bint add_some(const Job *job, const Array *array, const char *place,
     cdef bint good = True
     if holds_reals(job, array) and step == array.item:
         return job.kernels.add_masses(place, n, sums)
+    if array.kind == c'?' and step == 1:
+        sums[0] += count(<const unsigned char *>place, n)
+        return True
     while n > 0:
         some = min(n, <ptrdiff_t>CONVERTED)
         load_reals(job, array, place, step, some, <char *>room)
