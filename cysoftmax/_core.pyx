@@ -31,7 +31,7 @@ from cysoftmax._sums cimport (
     total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
-from cysoftmax._wide cimport Wide
+from cysoftmax._wide cimport Wide, narrow
 
 import os
 
@@ -488,10 +488,10 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
         if outcome.bad_label:
             return None
         if not mean:
-            return ldexp(outcome.loss.part / whole.part, outcome.loss.exponent - whole.exponent)
+            outcome.weight = whole
         if outcome.weight.part != 0:
-            return ldexp(outcome.loss.part / outcome.weight.part,
-                         outcome.loss.exponent - outcome.weight.exponent)
+            return narrow(Wide(outcome.loss.part / outcome.weight.part,
+                               outcome.loss.exponent - outcome.weight.exponent), 0)
         if out is not None:
             out[...] = 0
         return NAN

@@ -24,7 +24,7 @@ cdef inline Wide wide(double value, int exponent) noexcept nogil:
 
 cdef inline double narrow(Wide w, int more) noexcept nogil:
     """Return w 2^more as a double, rounded once; infinite if it is too large."""
-    return ldexp(w.part, w.exponent + more)
+    return ldexp(w.part, w.exponent + more) if w.exponent + more != 0 else w.part
 
 
 cdef inline int exponent_of(Wide w) noexcept nogil:

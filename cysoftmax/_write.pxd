@@ -193,7 +193,10 @@ cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     expect(b.first % TILE == 0)
     sums = job.sums.sixteens + b.first // TILE * 4
     exponents = job.sums.exponents + b.first // TILE * 2
-    if job.what & LOSS:
+    if job.what & LOSS and b.n_rows == 1 and not b.wide_losses and isfinite(b.loss[0]):
+        sums[0] = b.loss[0] + 0.        # which is what the tree makes of it: 0 of -0
+        sums[1] = 0
+    elif job.what & LOSS:
         sum_sixteens(job, b.loss, &b.powers.loss[0] if b.wide_losses else NULL, n, sums,
                      exponents)
     if not job.sums.adds_weights or (job.plan.sums_masses and sum_masses_of_rows(
