@@ -94,21 +94,23 @@ cdef struct Outcome:
     bint bad_label                  # a label was out of range; nothing else is meant then
 
 
-cdef void add_up(const Job *job, Outcome *outcome) noexcept nogil:
-    """Add up losses of all rows, and their weights if they differ, in the one order."""
+cdef Wide total_loss(const Job *job) noexcept nogil:
+    """Add up the losses of all rows, in the one order."""
     cdef const Sums *sums = &job.sums
-    cdef ptrdiff_t n_sixteens = count_sixteens(job.n_rows)
-    if job.what & LOSS:
-        if sums.losses != NULL:
-            sum_rows(job, sums.losses, job.n_rows, sums.sixteens, sums.exponents)
-        outcome.loss = total_of_sixteens(sums.sixteens, sums.exponents, n_sixteens)
-    if sums.adds_weights:
-        if sums.losses != NULL:
-            sum_rows(job, sums.weights, job.n_rows, sums.sixteens + 2, sums.exponents + 1)
-            if job.plan.sums_masses:
-                sum_masses_of_rows(
-                    job, 0, job.n_rows, sums.sixteens + 2, sums.exponents + 1)
-        outcome.weight = total_of_sixteens(sums.sixteens + 2, sums.exponents + 1, n_sixteens)
+    if sums.losses != NULL:
+        sum_rows(job, sums.losses, job.n_rows, sums.sixteens, sums.exponents)
+    return total_of_sixteens(sums.sixteens, sums.exponents, count_sixteens(job.n_rows))
+
+
+cdef Wide weight_of_all(const Job *job) noexcept nogil:
+    """Add up the weights of all rows, likewise."""
+    cdef double *sixteens = job.sums.sixteens + 2
+    cdef int *exponents = job.sums.exponents + 1
+    if job.sums.losses != NULL:
+        sum_rows(job, job.sums.weights, job.n_rows, sixteens, exponents)
+        if job.plan.sums_masses:
+            sum_masses_of_rows(job, 0, job.n_rows, sixteens, exponents)
+    return total_of_sixteens(sixteens, exponents, count_sixteens(job.n_rows))
 
 
 cdef bint has_bad_labels(const Job *job) noexcept nogil:
@@ -150,7 +152,7 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
             outcome.bad_label = walk(job, memory, True)
             if outcome.bad_label:
                 return
-            add_up(job, outcome)
+            outcome.weight = weight_of_all(job)
         if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
             job.plan.labels_weigh_1 = False
             outcome.bad_label = walk(job, memory, True)
@@ -162,8 +164,10 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
     if job.what == 0:
         return
     outcome.bad_label = walk(job, memory, False)
-    if sums:
-        add_up(job, outcome)
+    if sums and job.what & LOSS:
+        outcome.loss = total_loss(job)
+    if sums and job.sums.adds_weights:
+        outcome.weight = weight_of_all(job)
 
 
 cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) except -1:
@@ -445,8 +449,8 @@ cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads
 
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
     """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
-    `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only the
-    shape and the dtype matter."""
+    `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only
+    the shape and the dtype matter."""
     cdef Job job
     cdef Outcome outcome
     cdef fp_mode mode = fp_enter()

@@ -14,6 +14,13 @@ from cysoftmax._job cimport Job
 from cysoftmax._kernels cimport MassesOfRows
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
 
+cdef extern from *:
+    """
+    #define CYSOFTMAX_LEAST 0x1p-1074
+    """
+    const double LEAST "CYSOFTMAX_LEAST"    # the smallest double above 0
+
+
 # ---------------------------------------------------------------- logarithms and losses
 
 cdef inline void take_logs(const Job *job, Block *b, int begin, int end) noexcept nogil:
@@ -202,12 +209,11 @@ cdef inline double surplus_of(const Job *job, const Block *b, int r) noexcept no
 cdef inline double rest_threshold(const Block *b, int i) noexcept nogil:
     """Return the smallest mass of a class for which (31) is used."""
     cdef double half = (b.w.target_mass[i] + b.w.surplus[i]) / 2
-    return max(half, b.w.target_mass[i] / 2) if half > 0 else INFINITY
+    return max(max(half, b.w.target_mass[i] / 2), LEAST) if half >= 0 else INFINITY
 
 
 cdef inline void rest_thresholds(const Job *job, Block *b, int begin, int end) noexcept nogil:
-    """Compute rest_threshold for rows begin ... end - 1. (A threshold below every mass does for a
-    sum of 0: no mass is above it.)"""
+    """Compute rest_threshold for rows begin ... end - 1."""
     cdef int r
     if job.doubles.rest_thresholds(
             b.w.target_mass + begin, b.w.surplus + begin, end - begin, b.w.rest_from + begin):

@@ -19,7 +19,8 @@ from cysoftmax._spans cimport (
 from cysoftmax._sums cimport ChunkSums, count_sixteens
 from cysoftmax._target cimport open_block
 from cysoftmax._threads cimport thread_num
-from cysoftmax._tile_targets cimport weigh_tiles
+from cysoftmax._tile_arrays cimport rows_adjacent
+from cysoftmax._tile_targets cimport sum_adjacent_masses, weigh_tiles
 from cysoftmax._tiles cimport load_tiles, reduce_tiles, skip_tiles, skips_all, write_tiles
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
@@ -59,8 +60,11 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
     cdef int r
     if job.plan.sums_masses and not job.plan.sums_each_row:
         n_rows = min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first)
-        if sum_masses_of_rows(job, first, n_rows, job.sums.sixteens + 4 * g + 2,
-                              job.sums.exponents + 2 * g + 1):
+        if job.plan.way == TILES and rows_adjacent(job, &job.target):
+            if sum_adjacent_masses(job, s, b, first, <int>n_rows):
+                return
+        elif sum_masses_of_rows(job, first, n_rows, job.sums.sixteens + 4 * g + 2,
+                                job.sums.exponents + 2 * g + 1):
             return
     if job.plan.counts_labels and not job.plan.sums_each_row:
         count_labels(job, s, index)

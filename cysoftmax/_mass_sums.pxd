@@ -6,12 +6,12 @@
 # Each sixteen of rows has a sum of its own. If its masses are not what this sum is made for, which
 # depends on them alone, the weights of its rows are added up instead (_write.pxd).
 
-from cysoftmax._job cimport DISTRIBUTION, Array, Job, evenly_spaced, row_at
+from cysoftmax._job cimport DISTRIBUTION, Array, Job, row_at
 from cysoftmax._kernels cimport TILE
 from cysoftmax._numbers cimport count, load_reals
 from cysoftmax._sparse cimport entry_bound
 from cysoftmax._sums cimport count_sixteens, two_sum
-from cysoftmax._tile_arrays cimport holds_reals, rows_adjacent, rows_follow
+from cysoftmax._tile_arrays cimport holds_reals, rows_follow
 
 cdef enum:
     CONVERTED = 256                 # numbers that are converted at a time
@@ -46,22 +46,31 @@ cdef inline bint add_dense(const Job *job, ptrdiff_t first, int n_rows,
     cdef ptrdiff_t i
     if rows_follow(job, target):
         return add_some(job, target, place, target.step, n_rows * job.n_classes, sums)
-    if rows_adjacent(job, target) and evenly_spaced(job, first, n_rows):
-        for i in range(job.n_classes):
-            good &= add_some(job, target, place + i * target.step, target.item, n_rows, sums)
-        return good
     for i in range(first, first + n_rows):
         good &= add_some(job, target, row_at(job, target, i), target.step, job.n_classes, sums)
     return good
 
 
+cdef inline bint take_sum(const Job *job, int n_rows, bint good, const double *sums,
+                          double *pair) noexcept nogil:
+    """Store what add_masses found for n_rows rows as a pair of doubles, and return True; or return
+    False, and leave the pair as it is, if the masses are not what that is for."""
+    cdef double hi, lo
+    hi = two_sum(sums[0], sums[1] + sums[2], &lo)
+    # Of n float32 masses, n 2^-53 at most was lost by rounding (of masses below 2^-29 alone): 2^-41
+    # of this sum, and of probabilities n / 16 2^-53.
+    if not (good and hi >= n_rows * job.n_classes * (1. / 4096)):
+        return False
+    pair[0] = hi
+    pair[1] = lo
+    return True
+
+
 cdef inline bint sum_masses_of_sixteen(const Job *job, ptrdiff_t first, int n_rows,
                                        double *pair) noexcept nogil:
-    """Sum the masses of up to sixteen rows as a pair of doubles, and return True; or return False,
-    and leave the pair as it is, if masses are not what that is for."""
+    """Sum the masses of up to sixteen rows, if take_sum takes it."""
     cdef const Array *entries = &job.sparse.entries
     cdef double[3] sums
-    cdef double hi, lo
     cdef ptrdiff_t begin, end
     cdef bint good
     sums[0] = sums[1] = sums[2] = 0
@@ -72,12 +81,14 @@ cdef inline bint sum_masses_of_sixteen(const Job *job, ptrdiff_t first, int n_ro
         end = max(begin, entry_bound(job, first + n_rows))
         good = add_some(job, entries, entries.data + begin * entries.item, entries.item,
                         end - begin, sums)
-    hi = two_sum(sums[0], sums[1] + sums[2], &lo)
-    if not (good and hi >= 1. / 256):   # a smaller sum lacks what was rounded to multiples
-        return False
-    pair[0] = hi
-    pair[1] = lo
-    return True
+    return take_sum(job, n_rows, good, sums, pair)
+
+
+cdef inline bint sum_masses_of_tile(const Job *job, const char *tile, double *pair) noexcept nogil:
+    """Do that for the sixteen rows of a tile."""
+    cdef double[3] sums
+    sums[0] = sums[1] = sums[2] = 0
+    return take_sum(job, TILE, job.kernels.add_masses(tile, TILE * job.n_classes, sums), sums, pair)
 
 
 cdef inline bint sum_masses_of_rows(const Job *job, ptrdiff_t first, ptrdiff_t n_rows,

@@ -83,7 +83,7 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
         job.loss.smoothing != 0 and job.loss.class_weight != NULL)
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
                      or job.sample.data != NULL)
-    # See _mass_sums.pxd; exact for a chunk of classes.
+    # See _mass_sums.pxd. The kernel has the digits for a chunk of classes.
     plan.sums_masses = plan.by_mass and not (
         job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
         or job.n_classes > CHUNK)

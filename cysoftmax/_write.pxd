@@ -199,8 +199,9 @@ cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     elif job.what & LOSS:
         sum_sixteens(job, b.loss, &b.powers.loss[0] if b.wide_losses else NULL, n, sums,
                      exponents)
-    if not job.sums.adds_weights or (job.plan.sums_masses and sum_masses_of_rows(
-            job, b.first, b.n_rows, sums + 2, exponents + 1)):
+    if not job.sums.adds_weights or b.masses_summed or (
+            job.plan.sums_masses and sum_masses_of_rows(
+                job, b.first, b.n_rows, sums + 2, exponents + 1)):
         return
     for r in range(b.n_rows, <int>n * TILE):
         b.w.weight[r] = 0

@@ -1,8 +1,4 @@
-"""What distributions weigh together, by which a mean is divided: whatever their order, exactly.
-
-The logits are 0 for class 0 and -1000 for the others, so that log(sum(exp)) is 0, and one row alone
-has a mass that is not on class 0: the mean loss is 1000 over the total mass.
-"""
+"""What distributions weigh together, by which a mean is divided: whatever their order."""
 
 from fractions import Fraction
 
@@ -11,6 +7,7 @@ import pytest
 import scipy.sparse
 
 import cysoftmax
+from cysoftmax import _calls
 
 MASSES = {
     "probabilities": lambda rng, shape: rng.dirichlet(np.ones(shape[1]), shape[0]),
@@ -28,59 +25,80 @@ MASSES = {
 }
 
 
-def one_row_off_class_0(masses):
-    """Move the mass of all rows but the first to class 0; give that a mass of 1 on the last."""
-    target = np.zeros_like(masses)
-    target[:, 0] = masses.sum(axis=1, dtype=masses.dtype)
-    target[0] = 0
-    target[0, -1] = 1
-    return target
+def layouts(target):
+    """Yield the same numbers as they may lie in memory."""
+    yield "contiguous", target
+    yield "strided", np.repeat(target, 2, axis=1)[:, ::2]
+    yield "classes first", np.asfortranarray(target)
+    yield "rows apart", np.repeat(target, 3, axis=0)[::3]
+    if target.dtype != np.float16:  # SciPy has no sparse ones
+        yield "sparse", scipy.sparse.csr_array(target)
 
 
-def loss_of_mean(target, layout, n_threads):
-    logits = np.full(target.shape, -1000, target.dtype)
-    logits[:, 0] = 0
-    if layout == "strided":
-        target = np.repeat(target, 2, axis=1)[:, ::2]
-    elif layout == "classes first":
-        target, logits = np.asfortranarray(target), np.asfortranarray(logits)
-    elif layout == "sparse":
-        target = scipy.sparse.csr_array(target)
-    loss = cysoftmax.cross_entropy(logits, target, n_threads=n_threads)
-    assert cysoftmax.cross_entropy_with_grad(logits, target, n_threads=n_threads).loss == loss
-    return loss
+def total(target, dtype, n_threads=1):
+    """Return the total mass as the core finds it, exactly."""
+    part, exponent = _calls.check_loss_of_chunks(
+        target.shape, dtype, target, _calls.make_options(), "mean", 1.0, (), n_threads
+    )[3]
+    return Fraction(part) * Fraction(2) ** exponent
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 2), (17, 3), (200, 40), (40, 300), (3, 1024), (3, 1025)])
 @pytest.mark.parametrize("kind", MASSES)
-def test_a_mean_is_divided_by_the_exact_total(kind, shape, dtype):
+def test_the_total_is_right_and_has_the_same_bits_in_every_layout(kind, shape, dtype):
     rng = np.random.default_rng(list(kind.encode()))
-    target = one_row_off_class_0(MASSES[kind](rng, shape).astype(dtype))
-    total = sum(map(Fraction, target.ravel().tolist()))
-    for layout in ("contiguous", "strided", "classes first", "sparse"):
+    target = MASSES[kind](rng, shape).astype(dtype)
+    expected = sum(map(Fraction, target.ravel().tolist()))
+    found = total(target, dtype)
+    # Sums of rows have twice the digits of float32; those of probabilities, all of a double's.
+    bound = -46 if dtype == np.float32 and kind != "probabilities" else -51
+    assert abs(found - expected) <= expected * Fraction(2) ** bound
+    for layout, same in layouts(target):
         for n_threads in (1, 2):
-            loss = loss_of_mean(target, layout, n_threads)
-            assert loss == pytest.approx(float(1000 / total), rel=2.0**-51), (layout, n_threads)
+            assert total(same, dtype, n_threads) == found, (layout, n_threads)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["probabilities", "ones", "many magnitudes", "of both signs"])
+def test_the_total_has_the_same_bits_in_every_order(kind, dtype):
+    rng = np.random.default_rng(list(kind.encode()))
+    target = MASSES[kind](rng, (16, 900)).astype(dtype)
+    for _ in range(5):
+        other = rng.permutation(target.ravel()).reshape(target.shape)
+        assert total(other, dtype) == total(target, dtype)
+
+
+@pytest.mark.parametrize("of", [np.bool_, np.int8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_total_of_any_dtype_is_that_of_reals(dtype, of):
+    target = np.eye(40)[np.random.default_rng(0).integers(0, 40, 300)].astype(of)
+    for layout, same in layouts(target):
+        assert total(same, dtype) == 300, layout
+    if np.issubdtype(of, np.floating):
+        target = (np.random.default_rng(1).uniform(0, 1, (100, 40))).astype(of)
+        for layout, same in layouts(target):
+            assert total(same, dtype) == total(target.astype(dtype), dtype), layout
+
+
+def test_masses_too_small_for_their_units_are_weighed_row_by_row():
+    target = np.full((16, 1024), 1e-16, np.float32)
+    target[0, 0] = 2.0**-8
+    expected = sum(map(Fraction, target.ravel().tolist()))
+    assert abs(total(target, np.float32) - expected) <= expected * Fraction(2) ** -45
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", MASSES)
-def test_the_total_has_the_same_bits_in_every_layout_and_order(kind, dtype):
+def test_a_mean_is_that_of_its_rows_over_the_total(kind, dtype):
+    """Also without a gradient, where weights are added up in the same pass as losses."""
     rng = np.random.default_rng(list(kind.encode()))
-    target = one_row_off_class_0(MASSES[kind](rng, (100, 40)).astype(dtype))
-    expected = loss_of_mean(target, "contiguous", 1)
-    for layout in ("strided", "classes first", "sparse"):
-        assert loss_of_mean(target, layout, 2) == expected, layout
-    # Class 0 split among classes whose logits are the same: the same masses in another order.
-    logits = np.zeros((100, 40), dtype)
-    logits[:, -1] = -1000
-    spread = np.zeros_like(target)
-    spread[np.arange(100), rng.integers(0, 39, 100)] = target[:, 0]
-    spread[:, -1] = target[:, -1]
-    again = np.roll(spread[:, :-1], 5, axis=1)
-    pair = [
-        cysoftmax.cross_entropy(logits, masses)
-        for masses in (spread, np.column_stack([again, spread[:, -1]]))
-    ]
-    assert pair[0] == pair[1]
+    target, logits = MASSES[kind](rng, (100, 40)).astype(dtype), rng.normal(size=(100, 40))
+    logits = logits.astype(dtype)
+    loss = cysoftmax.cross_entropy(logits, target)
+    whole = cysoftmax.cross_entropy(logits, target, reduction="sum")
+    assert loss == pytest.approx(whole / float(total(target, dtype)), rel=2.0**-51)
+    for _, same in layouts(target):
+        for n_threads in (1, 2):
+            assert cysoftmax.cross_entropy(logits, same, n_threads=n_threads) == loss
+            assert cysoftmax.cross_entropy_with_grad(logits, same, n_threads=n_threads).loss == loss

@@ -38,6 +38,25 @@ void masses_add_up_to_the_same_bits_in_any_order(const subject *s) {
         }
 }
 
+// As large as each of the three sums can become, with an odd last unit in each.
+void the_largest_sums_of_masses_have_no_error(const subject *s) {
+    static double a[16 * CYSOFTMAX_CHUNK];
+    static const double LARGEST[2][3] = {{1, 0x1p-17, 0x1p-34}, {1, 0x1p-38, 0x1p-76}};
+    static const double UNIT[2][3] = {{0x1p-16, 0x1p-33, 0x1p-52}, {0x1p-37, 0x1p-75, 0x1p-115}};
+    const int wide = s->t->digits == 53;
+    for (int level = 0; level < 3; level++)
+        for (int sign = -1; sign <= 1; sign += 2, release()) {
+            const double most = sign * LARGEST[wide][level], less = most - sign * UNIT[wide][level];
+            double sums[3] = {0};
+            for (ptrdiff_t i = 0; i < COUNT(a); i++) a[i] = i == 12345 ? less : most;
+            const int good = s->k->add_masses(reals(s, a, COUNT(a)), COUNT(a), sums);
+            // What fits into a level is in it or, as half of its unit, in the next one.
+            long double total = 0;
+            for (int k = 2; k >= 0; k--) total += sums[k];
+            CHECK(good && total == (long double)most * (COUNT(a) - 1) + less, level);
+        }
+}
+
 void masses_beyond_one_and_nan_are_noticed(const subject *s) {
     static const double GOOD[] = {1, -1, 0, -0.0, 0.5, 1e-40};
     static const double BAD[] = {1.0001, -1.0001, 3e38, INFINITY, -INFINITY};

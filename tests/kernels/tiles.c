@@ -4,33 +4,39 @@
 #include "tests.h"
 
 // How 16 rows may lie in memory: `stride` reals from class to class, and from row to row
-// between + n between_per_class for n classes.
+// between + n between_per_class for n classes; `jump` more before the last five.
 static const struct {
     const char *name;
     ptrdiff_t stride, between, between_per_class;
     int disjoint; // so that they can be stored to
+    ptrdiff_t jump;
 } LAYOUTS[] = {
-    {"packed rows", 1, 0, 1, 1},
-    {"rows with gaps", 1, 5, 1, 1},
-    {"every third class", 3, 1, 3, 1},
-    {"backwards", -1, 2, 1, 1},
-    {"side by side", 16, 1, 0, 1},
-    {"side by side with gaps", 19, 1, 0, 1},
-    {"every second of side by side", 35, 2, 0, 1},
-    {"each shifted by one class", 1, 1, 0, 0},
-    {"broadcast", 0, 1, 0, 0},
+    {"packed rows", 1, 0, 1, 1, 0},
+    {"packed rows of two arrays", 1, 0, 1, 1, 3},
+    {"strided rows of two arrays", 2, 0, 2, 1, 7},
+    {"rows with gaps", 1, 5, 1, 1, 0},
+    {"every third class", 3, 1, 3, 1, 0},
+    {"backwards", -1, 2, 1, 1, 0},
+    {"side by side", 16, 1, 0, 1, 0},
+    {"side by side with gaps", 19, 1, 0, 1, 0},
+    {"every second of side by side", 35, 2, 0, 1, 0},
+    {"each shifted by one class", 1, 1, 0, 0, 0},
+    {"broadcast", 0, 1, 0, 0, 0},
 };
 
 // The 16 rows of a layout in a fresh array; returns it, and in *reach how many reals it has.
 static void *lay_out(const subject *s, int layout, ptrdiff_t n, void **rows, ptrdiff_t *reach) {
     const ptrdiff_t stride = LAYOUTS[layout].stride;
     const ptrdiff_t between = LAYOUTS[layout].between + n * LAYOUTS[layout].between_per_class;
-    *reach = (TILE - 1) * between + (n - 1) * (stride < 0 ? -stride : stride) + 1;
+    *reach =
+        LAYOUTS[layout].jump + (TILE - 1) * between + (n - 1) * (stride < 0 ? -stride : stride) + 1;
     void *memory = reals(s, NULL, *reach);
     uint64_t seed = (uint64_t)n;
     for (ptrdiff_t i = 0; i < *reach; i++) put(s, memory, i, noise(&seed));
     for (int r = 0; r < TILE; r++)
-        rows[r] = at(s, memory, r * between + (stride < 0 ? (1 - n) * stride : 0));
+        rows[r] = at(s, memory,
+                     r * between + (stride < 0 ? (1 - n) * stride : 0) +
+                         (r > 10 ? LAYOUTS[layout].jump : 0));
     return memory;
 }
 
