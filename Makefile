@@ -148,7 +148,8 @@ NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation exam
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
-SANITIZED_TESTS := $(call without,memory) -k "not ($(TOO_LONG) or memory_error or scratch)"
+SANITIZED_TESTS = $(or $(PART),$(call without,memory)) \
+  -k "not ($(TOO_LONG) or memory_error or scratch)"
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
 
@@ -158,12 +159,12 @@ test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions; PART="
 	$(call from,debug) $(PYTEST) $(or $(PART),$(REPEATED_TESTS))
 
 .PHONY: test-serial
-test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP
+test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP; PART, too
 	$(call variant,serial,CYSOFTMAX_OPENMP=0,-O3)
-	$(call from,serial) $(PYTEST) $(REPEATED_TESTS)
+	$(call from,serial) $(PYTEST) $(or $(PART),$(REPEATED_TESTS))
 
 .PHONY: test-sanitize
-test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan, with assertions
+test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan, with assertions; PART, too
 	mkdir -p build
 	$(CC) $(C_FLAGS) -O1 $(SANITIZE) tests/kernels/*.c src/*.c -lm -o build/test_kernels_sanitized
 	build/test_kernels_sanitized --expect $(BITS)
