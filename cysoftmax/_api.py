@@ -245,7 +245,8 @@ def cross_entropy(
     Returns
     -------
     float or ndarray
-        The loss in nats. For "mean" and "sum" a float, computed in float64; the mean is NaN if
+        The loss in nats. For "mean" and "sum" a float: the losses of rows, each
+        within its bound, are added up in float64. The mean is NaN if
         there are no rows, or if all rows are ignored. For "none" an array of the shape of the
         logits without `axis`.
         {row_dtype}
@@ -420,7 +421,8 @@ def cross_entropy_with_grad(
     CrossEntropy
         A named tuple of `loss` and `grad`.
     loss : float or ndarray
-        The loss in nats. For "mean" and "sum" a float, computed in float64; the mean is NaN if
+        The loss in nats. For "mean" and "sum" a float: the losses of rows, each
+        within its bound, are added up in float64. The mean is NaN if
         there are no rows, or if all rows are ignored. For "none" an array of the shape of the
         logits without `axis`.
         {row_dtype}
@@ -695,6 +697,9 @@ def softmax_vjp(p, v, /, *, axis=-1, out=None, n_threads=None):
     The sum is computed with twice the precision of the dtype. The error of the result is at
     most 3 ulp of ``p * max(|v|, |sum(p * v)|)``.
 
+    For ``p = softmax(x, temperature=t, where=m)`` the gradient is this product divided by t; `v`
+    must be finite where m is False, since 0 times NaN is NaN.
+
     {order}
 
     References
@@ -767,8 +772,9 @@ def linear_cross_entropy(
     {temperature}
     reduction : {{"mean", "sum"}}, default "mean"
         The mean or the sum of the losses of all rows. "mean" divides by the sum of the weights of
-        the rows. Without options, the weight of a row is 1 for a class index, and the sum of the
-        entries for a distribution.
+        the rows: of `sample_weight` times, for a class index, its class weight, or for a
+        distribution the sum of ``class_weight * target``, before label smoothing. (So with class
+        weights, a distribution smoothed by hand has another mean.)
     scale : float or array_like, default 1.0
         The gradients, but not the loss, are multiplied by it: one number, or one for each row.
     wrt : tuple of str, default ("W", "bias")
@@ -784,8 +790,9 @@ def linear_cross_entropy(
         about 2**22 logits if these are more; fewer for a dense X if W has at most 2048 entries.
     n_threads : int, optional
         The largest number of threads, apart from those of BLAS, for which its own settings hold
-        (OPENBLAS_NUM_THREADS, threadpoolctl). The default is the number that OpenMP offers at this
-        call. The number of threads of this library changes no bit of the result.
+        (OPENBLAS_NUM_THREADS, threadpoolctl); those may change the last bits of a product. The
+        default is the number that OpenMP offers at this call, so OMP_NUM_THREADS counts. It changes
+        no bit of the result.
 
     Returns
     -------

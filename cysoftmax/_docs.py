@@ -7,9 +7,9 @@ SHARED = {
 x : array_like of float32, float64, float16, bfloat16 or integers
         Logits, of any shape with at least one dimension and in any memory layout. Integers
         are converted to float64. float16 and bfloat16 (of the package ml_dtypes) are computed
-        in float32, and the result is rounded back. Any object with ``__array__`` or a CPU
-        ``__dlpack__`` is accepted. The array is copied only if it is byte-swapped, misaligned
-        or of integers.""",
+        in float32, and a result of their shape is rounded back. Any object with ``__array__``
+        or a CPU ``__dlpack__`` is accepted. The array is copied only if it is byte-swapped,
+        misaligned or of integers.""",
     "axis": """\
 axis : int, default -1
         The axis of the classes: one integer.""",
@@ -36,7 +36,9 @@ where : array_like of bool, optional
         A mask, broadcast to the shape of the logits. An entry where it is False is treated as
         -inf, whatever its value is (even NaN): its probability and gradient are 0. In a row
         that is False throughout, softmax, loss, weight and gradient are 0, and log_softmax and
-        logsumexp are -inf.""",
+        logsumexp are -inf (a row of logits that are -inf gives NaN). Where the target has mass on
+        a masked entry the loss is inf. Labels of masked rows must be valid all the same. A mask of
+        whole rows is a bool `sample_weight`, or ``mask[..., None]``.""",
     "class_weight": """\
 class_weight : array_like of shape (n_classes,), optional
         One weight for each class, finite and >= 0, by which the target is multiplied. Weights
@@ -44,8 +46,8 @@ class_weight : array_like of shape (n_classes,), optional
     "sample_weight": """\
 sample_weight : array_like, optional
         One weight for each row, finite and >= 0, by which its loss is multiplied; broadcast to
-        the shape of the rows. A row of weight 0 is ignored. Bools count as 0 and 1: True keeps
-        a row, False ignores it.""",
+        the shape of the rows. A row of weight 0 is ignored; its label must be valid all the same,
+        or be `ignore_index`. Bools count as 0 and 1: True keeps a row, False ignores it.""",
     "ignore_index": """\
 ignore_index : int, optional
         Rows with this label are ignored; it may lie in [0, n_classes) or not. It is for

@@ -268,9 +268,12 @@ def linear_cross_entropy(
     X, W = check.features(X), check.matrix(W, "W", 2)
     dtype = W.dtype.newbyteorder("=")
     if X.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"X must have the dtype of W, {W.dtype}; got {X.dtype}")
+        raise TypeError(f"W must have the dtype of X, {X.dtype}; got {W.dtype}")
     if X.shape[1] != W.shape[0]:
-        raise ValueError(f"X must have shape (n_rows, {W.shape[0]}), as W says; got {X.shape}")
+        fits = " (W.T would fit)" if X.shape[1] == W.shape[1] else ""
+        raise ValueError(
+            f"W must have shape ({X.shape[1]}, n_classes), as X says; got {W.shape}{fits}"
+        )
     if W.shape[1] == 0:
         raise ValueError(f"W must have at least one class; got shape {W.shape}")
     bias = check.bias(bias, W)

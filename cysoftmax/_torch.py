@@ -75,6 +75,18 @@ def can_read(tensor: Tensor) -> bool:
     )
 
 
+def _for_tensors(message: str) -> str:
+    """Return a message about arrays in the words of PyTorch."""
+    for ours, theirs in (
+        ("class_weight", "weight"),
+        ("logits", "input"),
+        (".astype(int) converts", ".long() converts"),
+        ("axis=", "classes on axis "),
+    ):
+        message = message.replace(ours, theirs)
+    return message
+
+
 # ---------------------------------------------------------------- the loss and its gradient
 
 
@@ -156,10 +168,12 @@ def loss_and_grad(
     grad: bool = True, scale: Any = 1.0,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """Return the loss and its gradient as tensors, or None for what is not wanted."""
-    if weight is not None and (weight < 0).any():
-        value, gradient = _evaluate_signed(input, target, weight, options, loss, grad, scale)
-    else:
-        value, gradient = _evaluate(input, target, weight, options, loss, grad, scale)
+    signed = weight is not None and bool((weight < 0).any())
+    try:
+        evaluate = _evaluate_signed if signed else _evaluate
+        value, gradient = evaluate(input, target, weight, options, loss, grad, scale)
+    except (IndexError, TypeError, ValueError) as error:
+        raise type(error)(_for_tensors(str(error))) from None
     loss_tensor = None
     if type(value) is float and abs(value) < 1e38 and input.dtype is torch.float32:
         loss_tensor = torch.from_numpy(np.array(value, np.float32))  # a third of scalar_tensor

@@ -49,6 +49,13 @@ def _check_input(input: Tensor, instead: str) -> None:
         )
 
 
+def _check_numbers(reduction: str, label_smoothing: float) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
+
+
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -129,10 +136,7 @@ def cross_entropy(
         _check("weight", weight, instead)
         if weight.requires_grad and torch.is_grad_enabled():
             raise ValueError("weight must not require a gradient; got one that does (.detach())")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
+    _check_numbers(reduction, label_smoothing)
     if input.ndim == 0:
         raise ValueError("input must have at least one dimension; got a scalar")
     if target.ndim == input.ndim:
@@ -184,6 +188,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         *,
         z_loss: float = 0.0,
     ) -> None:
+        _check_numbers(reduction, label_smoothing)  # PyTorch's third argument is another
         super().__init__(
             weight=weight,
             ignore_index=ignore_index,
