@@ -140,11 +140,12 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 #   caches at every offset;
 # - every combination of options, any number of threads, extreme weights: minutes, for code that the
 #   rest covers;
+# - stack: frames are what an optimized build makes them;
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
 NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example \
-  packaging reference streaming
+  packaging reference stack streaming
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"

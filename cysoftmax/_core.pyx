@@ -83,15 +83,47 @@ use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 # Half of the last level; hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
 
-cdef enum:
-    SMALL = 12 * PAGE // 8          # doubles: memory of a small call
-
 
 # ---------------------------------------------------------------- a whole call
 
 cdef struct Outcome:
     Wide loss, weight               # the sums over all rows
     bint bad_label                  # a label was out of range; nothing else is meant then
+
+cdef struct Call:
+    Job job
+    Outcome outcome
+    fp_mode mode                    # of the caller
+    char[16 * PAGE] small           # the memory of a small call
+
+# malloc takes longer than a few short rows do: one Call is kept for the next. Whoever takes it
+# holds the GIL; a call that begins while another one computes has its own. It does not lie on the
+# stack, because that of a thread may be as small as 64 KiB.
+cdef Call *spare = NULL
+
+
+cdef Call *begin_call() except NULL:
+    """Return room for a call, and set the mode of floating-point arithmetic, in which options are
+    looked at, too."""
+    global spare
+    cdef Call *call = spare
+    spare = NULL
+    if call == NULL:
+        call = <Call *>malloc(sizeof(Call))
+    if call == NULL:
+        raise MemoryError(f"cannot allocate {sizeof(Call)} bytes for a call")
+    call.mode = fp_enter()
+    return call
+
+
+cdef void end_call(Call *call) noexcept:
+    """Restore the mode, and keep the room for the next call."""
+    global spare
+    fp_leave(call.mode)
+    if spare == NULL:
+        spare = call
+    else:
+        free(call)
 
 
 cdef Wide total_loss(const Job *job) noexcept nogil:
@@ -170,13 +202,13 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
         outcome.weight = weight_of_all(job)
 
 
-cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) except -1:
+cdef int compute(Call *call, n_threads, bint sums, bint mean) except -1:
     """Plan a call, give it memory, and do it. With `sums`, losses are added up, and for their
     `mean` weights, too."""
-    cdef double[SMALL] small        # malloc takes longer than a few short rows do
-    cdef char *memory = <char *>small
+    cdef Job *job = &call.job
+    cdef char *memory = call.small
     cdef ptrdiff_t n_bytes, sums_bytes = 0, n_sixteens = count_sixteens(job.n_rows)
-    outcome[0] = Outcome(Wide(0, 0), Wide(0, 0), False)
+    call.outcome = Outcome(Wide(0, 0), Wide(0, 0), False)
     make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
@@ -186,7 +218,7 @@ cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) ex
         if job.plan.sums_each_row:
             sums_bytes += 2 * job.n_rows * sizeof(Wide)
     n_bytes += sums_bytes
-    if n_bytes > <ptrdiff_t>sizeof(small):
+    if n_bytes > <ptrdiff_t>sizeof(call.small):
         memory = <char *>malloc(n_bytes)
         if memory == NULL:
             raise MemoryError(
@@ -199,8 +231,8 @@ cdef int compute(Job *job, n_threads, bint sums, bint mean, Outcome *outcome) ex
         job.sums.losses = <Wide *>(job.sums.exponents + 2 * n_sixteens)
         job.sums.weights = job.sums.losses + job.n_rows
     with nogil:
-        do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, mean, outcome)
-    if memory != <char *>small:
+        do_call(job, memory + (PAGE - <uintptr_t>memory % PAGE), sums, mean, &call.outcome)
+    if memory != call.small:
         free(memory)
     return 0
 
@@ -408,63 +440,55 @@ cdef void fill_plain_weights(Job *job) noexcept nogil:
 
 cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1:
     """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
-    cdef Job job
-    cdef Outcome outcome
-    cdef fp_mode mode = fp_enter()      # also for what is done about the options
+    cdef Call *call = begin_call()
     try:
-        fill_job(&job, what, x, out, None, options, result)
-        compute(&job, n_threads, False, False, &outcome)
+        fill_job(&call.job, what, x, out, None, options, result)
+        compute(call, n_threads, False, False)
     finally:
-        fp_leave(mode)
+        end_call(call)
     return 0
 
 
 cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1:
     """Compute p * (v - sum(p * v)) into `out`."""
-    cdef Job job
-    cdef Outcome outcome
-    cdef fp_mode mode = fp_enter()
+    cdef Call *call = begin_call()
     try:
-        fill_job(&job, VJP, p, out, v)
-        compute(&job, n_threads, False, False, &outcome)
+        fill_job(&call.job, VJP, p, out, v)
+        compute(call, n_threads, False, False)
     finally:
-        fp_leave(mode)
+        end_call(call)
     return 0
 
 
 cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads) except -1:
     """Compute the six numbers of store_stats into stats[..., :]; return whether the labels were
     good."""
-    cdef Job job
-    cdef Outcome outcome
-    cdef fp_mode mode = fp_enter()
+    cdef Call *call = begin_call()
     try:
-        fill_job(&job, STATS | (LOSS if target is not None else 0), x, None, target, options,
+        fill_job(&call.job, STATS | (LOSS if target is not None else 0), x, None, target, options,
                  None, None, None, stats)
-        compute(&job, n_threads, False, False, &outcome)
+        compute(call, n_threads, False, False)
+        return not call.outcome.bad_label
     finally:
-        fp_leave(mode)
-    return not outcome.bad_label
+        end_call(call)
 
 
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
     """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
     `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only
     the shape and the dtype matter."""
-    cdef Job job
-    cdef Outcome outcome
-    cdef fp_mode mode = fp_enter()
+    cdef Call *call = begin_call()
     try:
-        fill_job(&job, 0, x, None, target, options)
-        job.checks_labels = job.target_is == LABELS
-        compute(&job, n_threads, mean, mean, &outcome)
-        if outcome.bad_label:
+        fill_job(&call.job, 0, x, None, target, options)
+        call.job.checks_labels = call.job.target_is == LABELS
+        compute(call, n_threads, mean, mean)
+        if call.outcome.bad_label:
             return None
         if not mean:
             return 1.0, 0
-        return outcome.weight.part, outcome.weight.exponent
+        return call.outcome.weight.part, call.outcome.weight.exponent
     finally:
-        fp_leave(mode)
+        end_call(call)
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
@@ -478,29 +502,27 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     rows are a part of those of a mean, `divisor` is the total_weight of all rows, by which the sum
     and its gradient are divided, and `mean` is False.
     """
-    cdef Job job
-    cdef Outcome outcome
+    cdef Call *call = begin_call()
     cdef Wide whole = Wide(1, 0)
-    cdef fp_mode mode = fp_enter()      # also for what is left to do after the loop
     try:
-        fill_job(&job, what, x, out, target, options, result, variance, scale)
-        job.checks_labels = kept and job.target_is == LABELS
+        fill_job(&call.job, what, x, out, target, options, result, variance, scale)
+        call.job.checks_labels = kept and call.job.target_is == LABELS
         if divisor is not None:
             whole.part, whole.exponent = divisor
-            job.loss.divisor = whole
-        compute(&job, n_threads, what & LOSS or mean, mean, &outcome)
-        if outcome.bad_label:
+            call.job.loss.divisor = whole
+        compute(call, n_threads, what & LOSS or mean, mean)
+        if call.outcome.bad_label:
             return None
         if not mean:
-            outcome.weight = whole
-        if outcome.weight.part != 0:
-            return narrow(Wide(outcome.loss.part / outcome.weight.part,
-                               outcome.loss.exponent - outcome.weight.exponent), 0)
+            call.outcome.weight = whole
+        if call.outcome.weight.part != 0:
+            return narrow(Wide(call.outcome.loss.part / call.outcome.weight.part,
+                               call.outcome.loss.exponent - call.outcome.weight.exponent), 0)
         if out is not None:
             out[...] = 0
         return NAN
     finally:
-        fp_leave(mode)
+        end_call(call)
 
 
 cdef class DefaultMode:

@@ -11,7 +11,7 @@ from cysoftmax._job cimport Array, Job, class_at, evenly_spaced, expect, row_at
 from cysoftmax._wide cimport Wide, narrow, times, wide
 
 cdef enum:
-    MOST_LABELS = 512               # that read_labels reads at a time
+    MOST_LABELS = 256               # that read_labels reads at a time
 
 ctypedef fused integer:
     int8_t

@@ -5,8 +5,8 @@
 from libc.stdint cimport uintptr_t
 
 from cysoftmax._block cimport MOST_ROWS, Block, open_weights
-from cysoftmax._job cimport DISTRIBUTION, ROWS, SPANS, TILES, VECTOR, Job
-from cysoftmax._kernels cimport TILE, Carry, NextTiles
+from cysoftmax._job cimport DISTRIBUTION, ROWS, SPANS, SPARSE, TILES, VECTOR, Job
+from cysoftmax._kernels cimport CHUNK, TILE, Carry, NextTiles
 from cysoftmax._numbers cimport put_real, real_at
 from cysoftmax._sums cimport ChunkSums, chunks, count_sixteens
 from cysoftmax._what cimport LOG_SOFTMAX, STATS, VARIANCE
@@ -27,6 +27,13 @@ cdef struct Pending:                # exps that wait to be multiplied and stored
     const char *e                   # or NULL: there are none
     char *out
     double factor_hi, factor_lo
+
+# The non-zeros of a chunk of classes of a sparse target are put side by side, each in the lane that
+# it has in the whole row. The zeros in between would change nothing: the sums have the bits of the
+# same distribution with its zeros.
+cdef struct Packed:
+    double[CHUNK] a, x              # masses and logits; room for reals of either size
+    int n
 
 # The memory is idle while exps are computed, and the arithmetic while a row is stored. So, while
 # the exps of one part are computed, the next part is loaded and the previous one stored.
@@ -51,6 +58,7 @@ cdef struct Scratch:
     char *staging                   # a block as rows, or one class of it: see _tile_arrays.pxd
     char *column_carries            # the unfinished cache line of each class of tiles
     ChunkSums *sums                 # of the chunks of a row
+    Packed *packed                  # some entries of a sparse row
     Piece pieces[TILE]              # of the rows that are worked on together
     Overlap overlap
     ptrdiff_t tiles_ready           # the current buffer has the tiles from this row on, or -1
@@ -131,6 +139,8 @@ cdef inline void lay_out_rows(const Job *job, Scratch *s, uintptr_t *end) noexce
         s.logits = take(end, reals)
     if job.target_is == DISTRIBUTION or job.target_is == VECTOR:
         s.target = take(end, reals)
+    if job.target_is == SPARSE:
+        s.packed = <Packed *>take(end, sizeof(Packed))
     if job.where.data != NULL:
         if job.where.step != 1:
             s.mask = take(end, n)

@@ -9,20 +9,13 @@ from libc.string cimport memset
 from cysoftmax._job cimport Array, Job, expect
 from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport load_reals, narrow_real, number_at, put_real, real_at, wide_mass
+from cysoftmax._scratch cimport Packed
 from cysoftmax._sums cimport Pair, Total, add_term, chunks, pair_of
 
 cdef struct Entries:                # those of classes begin ... begin + n - 1 of one row
     ptrdiff_t j, end                # the next entry, and the one after the last
     ptrdiff_t begin, n
     int lift                        # of the row: see RowWeights
-
-# The non-zeros of a chunk of classes are put side by side, each in the lane that it has in the
-# whole row. The zeros in between would change nothing: the sums have the bits of the same
-# distribution with its zeros.
-cdef struct Packed:
-    double[CHUNK] a, x              # room for reals of either size
-    int n
-
 
 cdef inline ptrdiff_t index_at(const Job *job, const char *indices, ptrdiff_t j) noexcept nogil:
     """Return number j of an index array, read once."""
@@ -125,32 +118,30 @@ cdef inline ptrdiff_t pack(const Job *job, Entries *e, bint weighted, const char
     return chunk
 
 
-cdef inline bint sum_entries(const Job *job, Entries e, bint weighted, Pair *first,
-                             bint *bad) noexcept nogil:
+cdef inline bint sum_entries(const Job *job, Entries e, bint weighted, Packed *p,
+                             Pair *first, bint *bad) noexcept nogil:
     """Do what sum_chunks does for a distribution; return whether any entry is not zero."""
     cdef ptrdiff_t k
     cdef bint any_entry = False
-    cdef Packed p
     cdef int slot
     for k in range(chunks(e.n)):
         pair_of(first, k)[0] = Pair(0, 0)
     while e.j < e.end:
-        k = pack(job, &e, weighted, NULL, &p, bad)
+        k = pack(job, &e, weighted, NULL, p, bad)
         job.kernels.sum(p.a, p.n, &pair_of(first, k).hi, &pair_of(first, k).lo)
         for slot in range(p.n):
             any_entry |= real_at(job, <char *>p.a, slot, CHUNK) != 0
     return any_entry
 
 
-cdef inline void dot_entries(const Job *job, Entries e, const char *x, double shift, Pair *first,
-                             bint *bad) noexcept nogil:
+cdef inline void dot_entries(const Job *job, Entries e, const char *x, double shift, Packed *p,
+                             Pair *first, bint *bad) noexcept nogil:
     """Do what dot_chunks does for a distribution times the class weights."""
     cdef ptrdiff_t k
-    cdef Packed p
     for k in range(chunks(e.n)):
         pair_of(first, k)[0] = Pair(0, 0)
     while e.j < e.end:
-        k = pack(job, &e, True, x, &p, bad)
+        k = pack(job, &e, True, x, p, bad)
         job.kernels.dot(p.a, p.x, p.n, shift, True, &pair_of(first, k).hi, &pair_of(first, k).lo)
 
 

@@ -152,11 +152,11 @@ cdef inline void sum_masses(const Job *job, Scratch *s, ptrdiff_t i, Piece *p,
     elif job.target_is == SPARSE:
         entries = entries_of(job, i, p.begin, p.n, 0, &s.bad_label)
         sums[0].mass.any_target = sum_entries(
-            job, entries, False, &sums.mass.target_sum, &s.bad_label)
+            job, entries, False, s.packed, &sums.mass.target_sum, &s.bad_label)
         for k in range(1, chunks(p.n)):
             sums[k].mass.any_target = False
         if job.loss.class_weight != NULL:
-            sum_entries(job, entries, True, &sums.mass.target_mass, &s.bad_label)
+            sum_entries(job, entries, True, s.packed, &sums.mass.target_mass, &s.bad_label)
     if p.mask != NULL and job.loss.smoothing != 0:
         sum_chunks(job, p.base, p.n, &sums.mass.weight_sum)
 
@@ -231,8 +231,8 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
     if job.target_is == DISTRIBUTION:
         dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.sum.target_dot)
     elif job.target_is == SPARSE:
-        dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], &sums.sum.target_dot,
-                    &s.bad_label)
+        dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], s.packed,
+                    &sums.sum.target_dot, &s.bad_label)
     if b.w.uniform_mass[weights_of(b, r)] != 0:
         diff_chunks(job, p.base, p.x, p.n, b.shift[r], &sums.sum.uniform_dot)
 
@@ -253,8 +253,8 @@ cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int
     if job.target_is == DISTRIBUTION:
         dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.sum.target_exps)
     elif job.target_is == SPARSE:
-        dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, &sums.sum.target_exps,
-                    &s.bad_label)
+        dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, s.packed,
+                    &sums.sum.target_exps, &s.bad_label)
     else:
         for k in range(chunks(p.n)):
             sums[k].sum.target_exps = Pair(0, 0)
