@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -329,3 +330,40 @@ def test_show_config_prints_what_it_returns(capsys):
     assert all(f"{section}:" in text for section in config)
     with pytest.raises(ValueError, match="mode must be 'stdout' or 'dicts'; got 'json'"):
         cysoftmax.show_config("json")
+
+
+@needs_openmp
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_signal_is_handled_after_the_call_when_its_results_are_complete():
+    code = """
+    import signal
+    import numpy as np, cysoftmax as cs
+
+    x = np.zeros((40_000, 1000), np.float32)
+    out = np.full_like(x, np.nan)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    try:
+        cs.softmax(x, out=out)
+    except KeyboardInterrupt:
+        print(np.isnan(out).any(), signal.getitimer(signal.ITIMER_REAL)[0])
+    """
+    assert run(code) == "False 0.0"
+
+
+@needs_gomp
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="it needs address space")
+def test_a_thread_that_cannot_be_started_ends_the_process_but_one_thread_needs_none():
+    code = """
+    import resource
+    import numpy as np, cysoftmax as cs
+
+    x = np.ones((3000, 100))
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + (3 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print(cs.softmax(x, out=x, n_threads=N)[0, 0])
+    """
+    with pytest.raises(AssertionError, match="libgomp: Thread creation failed"):
+        run(code.replace("N", "2"), OMP_STACKSIZE="8M")
+    assert run(code.replace("N", "1")) == "0.01"
