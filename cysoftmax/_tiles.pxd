@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 
 from cysoftmax._block cimport MOST_ROWS, Block
 from cysoftmax._extremes cimport variance_weight
+from cysoftmax._formula cimport numerator_of
 from cysoftmax._job cimport LABELS, VECTOR, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE, NextTiles
 from cysoftmax._numbers cimport put_real, raise_reals, real_at
@@ -244,7 +245,9 @@ cdef inline void clear_tile(const Job *job, Scratch *s, const Block *b, int t, d
 cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t,
                                const char *tile, char *variance) noexcept nogil:
     """Compute the diagonal of the Hessian (33) of a tile's rows from their exps."""
-    cdef double[TILE] one, hi, lo, weight
+    cdef double[TILE] one, hi_of_each, lo_of_each, weight
+    cdef const double *hi = hi_of_each
+    cdef const double *lo = lo_of_each
     cdef int[TILE] raised
     cdef int begin = t * TILE, w = 0 if b.alike else begin, r
     for r in range(TILE):
@@ -253,7 +256,10 @@ cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t
             weight[r] = variance_weight(job, b, w + r, &raised[r])
         else:
             weight[r], raised[r] = weight[0], raised[0]
-    job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi, lo)
+    if b.alike and not b.wide and numerator_of(job, b) == 1:  # the factors are 1 / total
+        hi, lo = b.factor_hi + begin, b.factor_lo + begin
+    else:
+        job.doubles.divide(one, b.coarse + begin, b.fine + begin, TILE, hi_of_each, lo_of_each)
     job.kernels.tile_variance(tile, job.n_classes, hi, lo, b.coarse + begin, b.fine + begin,
                               weight, variance)
     raise_rows(job, variance, raised)
