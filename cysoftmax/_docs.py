@@ -140,6 +140,29 @@ TypeError
     MemoryError
         If scratch memory (at most 1 MiB for each thread, and a few numbers for each row)
         cannot be allocated.""",
+    "distributions": """\
+distributions : array_like of shape (n, n_classes), optional
+        Soft labels. The label of a row of the data is then the number of its distribution here:
+        ``np.arange(n)`` if each row has its own. So folds, validation sets and estimators, which
+        take rows apart, keep each with its own. At most 2**24; they are not copied, and need not
+        sum to one. By default the labels are classes.""",
+    "boosting_options": """\
+class_weight : array_like of shape (n_classes,), optional
+        One weight for each class, finite and >= 0, by which the target is multiplied.
+    ignore_index : int, optional
+        Rows with this label are ignored, like rows of weight 0. Not with `distributions`.
+    label_smoothing : float, default 0.0
+        The part of the target, from 0 to 1, that is spread evenly over the classes, before
+        `class_weight` is applied.""",
+    "boosting_threads": """\
+n_threads : int, optional
+        The largest number of threads. The default is that of the other functions of cysoftmax. It
+        changes no bit of the result.""",
+    "boosting_object": """\
+It can be pickled, and copying returns the object itself.""",
+    "boosting_errors": """\
+TypeError, ValueError
+        If an option has a wrong kind, shape or value.""",
     "order": """\
 The result of a row, before a mean divides it by the sum of the weights, depends on that
     row alone, to the last bit. It does not depend on the
