@@ -81,7 +81,7 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 	touch $@
 
 .PHONY: test-peers
-test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM
+test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, XGBoost
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
 
 # What only `make compare` needs, in the same venv.
@@ -90,7 +90,7 @@ $(PEERS)/.compare: $(PEERS)/.tools
 	touch $@
 
 .PHONY: demo-boosting
-demo-boosting: build $(PEERS)/.tools  ## Give LightGBM an objective, and compare with its own
+demo-boosting: build $(PEERS)/.tools  ## Train LightGBM and XGBoost on soft labels
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
 
 .PHONY: test-dashboard

@@ -155,6 +155,29 @@ def test_lightgbm_starts_from_the_frequencies_by_init_score(digits):
     close("lightgbm", start + ours.predict(pixels), theirs.predict(pixels, raw_score=True))
 
 
+@by_library
+def test_two_classes_have_two_scores(library, digits):
+    pixels, labels, _ = digits
+    two = labels % 2
+    options = {"num_class": 2}
+    theirs = train(library, own(library), pixels, two, **options)
+    close(library, train(library, OBJECTIVES[library](), pixels, two, **options), theirs)
+    if library == "lightgbm":
+        model = fit(library, lightgbm_objective(), pixels, two, metric="None", **options)
+        close(library, model.predict(pixels), theirs)
+    else:
+        with pytest.raises(ValueError, match="num_class is the number of classes"):
+            fit(library, xgboost_objective(), pixels, two)
+
+
+def test_xgboost_without_a_name_predicts_classes(digits):
+    pixels, labels, _ = digits
+    data = xgboost.DMatrix(pixels, label=labels)
+    booster = xgboost.train(XGB, data, 5, obj=xgboost_objective())
+    scores = booster.predict(data, output_margin=True)
+    np.testing.assert_array_equal(booster.predict(data), scores.argmax(axis=1))
+
+
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
 def test_xgboosts_forests_and_trees_of_vectors_take_it(strategy, digits):
     pixels, labels, _ = digits
@@ -203,26 +226,22 @@ def test_metric_is_the_built_in_one(library, digits):
 
 
 @by_library
-def test_distributions_give_the_same_as_copies_of_rows_with_weights(library, digits):
+def test_distributions_give_the_same_as_copies_of_rows_with_weights(library):
     """A row of mass 0.75 at one class and 0.25 at another is two rows of these weights."""
-    pixels, labels, _ = (array[:300] for array in digits)
+    rng = np.random.default_rng(0)  # of no two equally good splits
+    x, labels = rng.standard_normal((300, 4)), rng.integers(0, N_CLASSES, 300)
     q = 0.75 * np.eye(N_CLASSES)[labels] + 0.25 * np.eye(N_CLASSES)[(labels + 1) % N_CLASSES]
-    twice = {
-        "pixels": np.concatenate([pixels, pixels]),
-        "labels": np.concatenate([labels, (labels + 1) % N_CLASSES]),
-        "weight": np.repeat([0.75, 0.25], len(labels)),
-    }
-    # Trees that no limit on the number of rows in a leaf can tell apart.
+    copies = np.concatenate([x, x]), np.concatenate([labels, (labels + 1) % N_CLASSES])
     options = {
-        "lightgbm": {"min_data_in_leaf": 0, "min_sum_hessian_in_leaf": 0, "min_data_in_bin": 1},
-        "xgboost": {"min_child_weight": 0, "tree_method": "exact"},
-    }[library]
-    theirs = train(library, own(library), *twice.values(), n_rounds=3, **options)[: len(labels)]
-    ours = train(
-        library, OBJECTIVES[library](q), pixels, np.arange(len(labels)), n_rounds=3, **options
-    )
-    difference = np.abs(cysoftmax.softmax(ours) - cysoftmax.softmax(theirs)).max(axis=1)
-    assert np.mean(difference < 1e-4) > 0.97  # but where two splits are equally good
+        "lightgbm": {
+            "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 2, "min_data_in_bin": 1,
+            "max_bin": 1000,
+        },
+        "xgboost": {"tree_method": "exact"},
+    }[library]  # fmt: skip
+    theirs = train(library, own(library), *copies, np.repeat([0.75, 0.25], 300), 4, **options)
+    ours = train(library, OBJECTIVES[library](q), x, np.arange(300), n_rounds=4, **options)
+    close(library, ours, theirs[:300])
 
 
 def test_xgboost_takes_distributions_as_labels(digits):
@@ -474,6 +493,53 @@ def test_neither_library_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+# ---------------------------------------------------------------- the example, and the page
+
+
+@pytest.fixture
+def example():
+    """The script as a fresh module."""
+    spec = spec_from_file_location("boosting", ROOT / "examples" / "boosting.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_soft_labels_come_closer_to_the_votes(example, capsys):
+    example.main()
+    printed = capsys.readouterr().out
+    bound = float(re.search(r"lower bound: (\S+)", printed)[1])
+    losses = re.findall(r"majority (\d\.\d+); ours, soft labels (\d\.\d+)", printed)
+    assert len(losses) == 2
+    for hard, soft in losses:
+        assert bound < float(soft) < float(hard) - 0.3
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "message"),
+    [("TOLERANCE", -1.0, "predictions differ"), ("LEAST_GAIN", 1.0, "gained too little")],
+)
+def test_a_missed_promise_of_the_example_is_an_error(example, monkeypatch, constant, value, message):
+    monkeypatch.setattr(example, constant, value)
+    monkeypatch.setattr(example, "N_ROUNDS", 20)
+    with pytest.raises(SystemExit, match=message):
+        example.main()
+
+
+def test_the_code_of_the_page_runs(digits):
+    page = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
+    section = page.partition("\n## XGBoost and LightGBM\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 3
+    pixels, labels, _ = digits
+    names = {"X": pixels, "y": labels, "Q": distributions(labels), "np": np}
+    with warnings.catch_warnings(action="ignore"):
+        for block in blocks:
+            exec(block, names)
+    for name in "soft", "also_soft":
+        assert cysoftmax.cross_entropy(names[name], names["Q"]) < 2
 
 
 # ---------------------------------------------------------------- errors

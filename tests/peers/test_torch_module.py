@@ -516,7 +516,8 @@ def test_the_examples_of_the_docstrings_and_of_the_page_run():
     assert doctest.testmod(ours).attempted >= 6
     assert doctest.testmod(ours).failed == 0
     page = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    section = page.partition("\n## PyTorch\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names = {}
     exec(code, names)
     assert names["model"].weight.grad.abs().max() > 0
