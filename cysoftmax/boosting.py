@@ -20,8 +20,8 @@ from cysoftmax._threads import default_thread_count
 
 __all__ = ["lightgbm_metric", "lightgbm_objective", "xgboost_metric", "xgboost_objective"]
 
-# Scores that a thread takes at a time. The float64 results for LightGBM are rounded to float32 while
-# they are in the L2 cache: two arrays of half a MiB.
+# Scores that a thread takes at a time. The float64 results for LightGBM are rounded to float32
+# while they are in the L2 cache: two arrays of half a MiB.
 BLOCK_ELEMENTS = 2**16
 # The libraries keep labels as float32, which has every integer up to here.
 MOST_DISTRIBUTIONS = 2**24
@@ -137,7 +137,7 @@ class Loss:
         table = self.distributions
         if table is None:
             return indices
-        if not (0 <= indices.min() and indices.max() < len(table)):
+        if not (indices.min() >= 0 and indices.max() < len(table)):
             raise IndexError(
                 f"labels must be row numbers of distributions, in [0, {len(table)}); got "
                 f"numbers in [{indices.min()}, {indices.max()}]"
@@ -374,7 +374,8 @@ def lightgbm_objective(
     -----
     Labels that are classes give the predictions of "multiclass" with ``boost_from_average=False``,
     to the last digits. By default "multiclass" starts from the logarithms of the frequencies of
-    the classes, and an objective that is a function from zero, or from the `init_score` of the data.
+    the classes, and an objective that is a function from zero, or from the `init_score` of the
+    data.
 
     Derivatives are computed from LightGBM's float64 scores in float64, and rounded to float32.
 
@@ -458,8 +459,8 @@ def lightgbm_metric(
 
     It is the argument `feval` of ``lightgbm.train`` and ``lightgbm.cv``, and `eval_metric` of the
     estimators' ``fit``. It takes the scores that LightGBM gives beside an objective that is a
-    function; beside one of LightGBM's own objectives it would be given probabilities, which cannot be
-    told from scores.
+    function; beside one of LightGBM's own objectives it would be given probabilities, which cannot
+    be told from scores.
 
     Parameters
     ----------

@@ -97,7 +97,9 @@ def main():
         theirs = fit(own, given, majority, unseen)
         ours = fit(objective, given, majority, unseen)
         soft = fit(soft_objective, given, soft_labels, unseen)
-        hard_loss, loss = (cysoftmax.cross_entropy(scores, votes[test]) for scores in (theirs, soft))
+        hard_loss, loss = (
+            cysoftmax.cross_entropy(scores, votes[test]) for scores in (theirs, soft)
+        )
         difference = np.abs(cysoftmax.softmax(ours) - cysoftmax.softmax(theirs)).max()
         print(f"{name:9} its objective, majority {hard_loss:.3f}; ours, soft labels {loss:.3f}")
         print(f"{'':9} ours, majority: probabilities differ by {difference:.1e} from its own")

@@ -26,7 +26,7 @@ lightgbm = pytest.importorskip("lightgbm")
 xgboost = pytest.importorskip("xgboost")
 sklearn = pytest.importorskip("sklearn")
 from sklearn.datasets import load_digits  # noqa: E402
-from sklearn.model_selection import GridSearchCV, train_test_split  # noqa: E402
+from sklearn.model_selection import GridSearchCV  # noqa: E402
 
 pytestmark = [
     pytest.mark.peers,
@@ -149,9 +149,7 @@ def test_lightgbm_starts_from_the_frequencies_by_init_score(digits):
     start = np.log(np.bincount(labels) / len(labels))
     data = lightgbm.Dataset(pixels, labels, init_score=np.tile(start, (len(labels), 1)))
     ours = lightgbm.train(LGB | {"objective": lightgbm_objective()}, data, 5)
-    theirs = lightgbm.train(
-        LGB | {"objective": "multiclass"}, lightgbm.Dataset(pixels, labels), 5
-    )
+    theirs = lightgbm.train(LGB | {"objective": "multiclass"}, lightgbm.Dataset(pixels, labels), 5)
     close("lightgbm", start + ours.predict(pixels), theirs.predict(pixels, raw_score=True))
 
 
@@ -341,8 +339,13 @@ def test_early_stopping_follows_the_soft_loss_of_a_validation_set(library, digit
         scores = model.predict(pixels[held])
     else:
         model = xgboost.XGBRegressor(
-            objective=xgboost_objective(), eval_metric=xgboost_metric(), n_estimators=300,
-            early_stopping_rounds=5, max_depth=3, n_jobs=1, disable_default_eval_metric=1,
+            objective=xgboost_objective(),
+            eval_metric=xgboost_metric(),
+            n_estimators=300,
+            early_stopping_rounds=5,
+            max_depth=3,
+            n_jobs=1,
+            disable_default_eval_metric=1,
         ).fit(pixels[fitted], q[fitted], eval_set=[(pixels[held], q[held])], verbose=False)
         best = model.best_iteration + 1
         losses = model.evals_result()["validation_0"]["cross_entropy"]
@@ -521,7 +524,9 @@ def test_soft_labels_come_closer_to_the_votes(example, capsys):
     ("constant", "value", "message"),
     [("TOLERANCE", -1.0, "predictions differ"), ("LEAST_GAIN", 1.0, "gained too little")],
 )
-def test_a_missed_promise_of_the_example_is_an_error(example, monkeypatch, constant, value, message):
+def test_a_missed_promise_of_the_example_is_an_error(
+    example, monkeypatch, constant, value, message
+):
     monkeypatch.setattr(example, constant, value)
     monkeypatch.setattr(example, "N_ROUNDS", 20)
     with pytest.raises(SystemExit, match=message):
