@@ -39,6 +39,12 @@ build: $(VENV)/.built  ## Build the library and install it into .venv, in place
 demo: build  ## Train a classifier of handwritten digits and draw what it learned
 	$(BIN)/python examples/digits.py
 
+.PHONY: demo-logistic demo-evaluate
+demo-logistic: build  ## Fit softmax regressions, dense and sparse, and compare with scikit-learn
+	$(BIN)/python examples/logistic_regression.py
+demo-evaluate: build  ## Evaluate a file of logits in bounded memory and draw the calibration
+	$(BIN)/python examples/evaluate.py
+
 # Tests run in two processes: some of them use a few threads each.
 PYTEST := $(BIN)/pytest -n 2
 
@@ -92,6 +98,13 @@ $(PEERS)/.compare: $(PEERS)/.tools
 .PHONY: demo-boosting
 demo-boosting: build $(PEERS)/.tools  ## Train LightGBM and XGBoost on soft labels
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
+
+.PHONY: demo-language
+demo-language: build $(PEERS)/.tools  ## Train a language model in PyTorch with our loss and its own
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/language_model.py
+
+.PHONY: demos
+demos: demo demo-logistic demo-evaluate demo-boosting demo-language  ## Run all the examples
 
 .PHONY: test-dashboard
 test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, the dashboard

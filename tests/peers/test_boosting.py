@@ -8,11 +8,11 @@ import sys
 import threading
 import tracemalloc
 import warnings
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load
 
 import cysoftmax
 from cysoftmax.boosting import (
@@ -504,10 +504,7 @@ def test_neither_library_is_imported():
 @pytest.fixture
 def example():
     """The script as a fresh module."""
-    spec = spec_from_file_location("boosting", ROOT / "examples" / "boosting.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("boosting")
 
 
 def test_soft_labels_come_closer_to_the_votes(example, capsys):
