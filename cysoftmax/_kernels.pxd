@@ -56,6 +56,8 @@ cdef extern from "kernels.h" nogil:
                          double *lo) noexcept nogil
         void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
                     double *hi, double *lo) noexcept nogil
+        void (*strided_dot)(const void *a, ptrdiff_t a_step, const void *x, ptrdiff_t x_step,
+                            ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
                     void *out) noexcept nogil
         bint (*add_masses)(const void *a, ptrdiff_t n, double *sums) noexcept nogil
@@ -158,3 +160,4 @@ cdef extern from "fpmode.h" nogil:
     ctypedef unsigned long long fp_mode "uint64_t"
     fp_mode fp_enter "cysoftmax_fp_enter"()
     void fp_leave "cysoftmax_fp_leave"(fp_mode found)
+    void fp_restore "cysoftmax_fp_restore"(fp_mode found)

@@ -1,7 +1,7 @@
 // The floating-point mode of the calling thread. cysoftmax_fp_enter sets the default mode (round to
 // nearest, denormals kept, no traps) and returns the mode and the exception flags that it found;
-// cysoftmax_fp_leave restores both. It also fences: other threads see this thread's streamed
-// stores.
+// cysoftmax_fp_restore restores both. So does cysoftmax_fp_leave, after a fence: other threads see
+// this thread's streamed stores.
 
 #ifndef CYSOFTMAX_FPMODE_H
 #define CYSOFTMAX_FPMODE_H
@@ -15,9 +15,10 @@ static inline uint64_t cysoftmax_fp_enter(void) {
     _mm_setcsr(0x1f80);
     return found;
 }
+static inline void cysoftmax_fp_restore(uint64_t found) { _mm_setcsr((unsigned)found); }
 static inline void cysoftmax_fp_leave(uint64_t found) {
     _mm_sfence();
-    _mm_setcsr((unsigned)found);
+    cysoftmax_fp_restore(found);
 }
 #elif defined(__aarch64__) && defined(__GNUC__)
 static inline uint64_t cysoftmax_fp_enter(void) {
@@ -27,12 +28,14 @@ static inline uint64_t cysoftmax_fp_enter(void) {
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
     return mode << 32 | (flags & 0xffffffff);
 }
-static inline void cysoftmax_fp_leave(uint64_t found) {
+static inline void cysoftmax_fp_restore(uint64_t found) {
     __asm__ volatile("msr fpsr, %0" : : "r"(found & 0xffffffff));
     __asm__ volatile("msr fpcr, %0" : : "r"(found >> 32));
 }
+static inline void cysoftmax_fp_leave(uint64_t found) { cysoftmax_fp_restore(found); }
 #else
 static inline uint64_t cysoftmax_fp_enter(void) { return 0; }
+static inline void cysoftmax_fp_restore(uint64_t found) { (void)found; }
 static inline void cysoftmax_fp_leave(uint64_t found) { (void)found; }
 #endif
 

@@ -147,6 +147,10 @@ typedef struct {
        is, -inf and NaN included. */
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
                 double *lo);
+    /* What `dot` computes with a shift of 0 and without skip_zeros, of numbers that are a_step and
+       x_step bytes apart. */
+    void (*strided_dot)(const void *a, ptrdiff_t a_step, const void *x, ptrdiff_t x_step,
+                        ptrdiff_t n, double *hi, double *lo);
     /* out = p (v - hi - lo) (15), where hi + lo is the dot product of p and v */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out);
     /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 rows, x[i] the logit of one class of row

@@ -127,6 +127,22 @@ void dot_skips_zeros_even_at_minus_infinity(const subject *s, const row *r) {
     check_dot(s, r, a, 1, __func__);
 }
 
+void strided_dot_has_the_bits_of_dot(const subject *s, const row *r) {
+    static double a[MAX_N], x[MAX_N], spread_a[2 * MAX_N], spread_x[3 * MAX_N];
+    double want_hi, want_lo, hi, lo;
+    const ptrdiff_t n = r->n, last = n - 1;
+    fill_signed(s, r->seed, a, n);
+    fill_signed(s, r->seed + 1, x, n);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        spread_a[2 * (last - i)] = a[i];
+        spread_x[3 * i] = x[i];
+    }
+    s->k->dot(reals(s, a, n), reals(s, x, n), n, 0, 0, &want_hi, &want_lo);
+    char *as = reals(s, spread_a, 2 * last + 1), *xs = reals(s, spread_x, 3 * last + 1);
+    s->k->strided_dot(as + 2 * last * s->t->size, -2 * s->t->size, xs, 3 * s->t->size, n, &hi, &lo);
+    CHECK_ROW(same_bits(hi, want_hi) && same_bits(lo, want_lo));
+}
+
 void dot_with_mass_on_minus_infinity_is_minus_infinity(const subject *s) {
     static double a[SHORT], x[SHORT];
     double hi, lo;

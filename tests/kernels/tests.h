@@ -54,6 +54,7 @@
     ONCE(masses_beyond_one_and_nan_are_noticed)                                                   \
     ROW(dot_has_twice_the_digits)                                                                 \
     ROW(dot_skips_zeros_even_at_minus_infinity)                                                   \
+    ROW(strided_dot_has_the_bits_of_dot)                                                          \
     ONCE(dot_with_mass_on_minus_infinity_is_minus_infinity)                                       \
     ROW(terms_are_what_dot_has_for_each_alone)                                                    \
     ROW(diff_sum_is_within_its_bound)                                                             \
