@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
-SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd) setup.py
-C_FILES := $(wildcard src/*.c src/*.h src/*.inc tests/*.c tests/kernels/*.[ch] benchmarks/*.c)
+SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd cysoftmax/include/*) setup.py
+C_FILES := $(wildcard src/*.c src/*.h src/*.inc cysoftmax/include/*.h tests/*.c \
+  tests/kernels/*.[ch] tests/compiled/*.c benchmarks/*.c)
 C_FLAGS := $(shell grep -v '^\#' src/flags.txt) -Isrc \
   -Wall -Wextra -Wpedantic -Wmissing-prototypes -Werror
 # The hash of what tests/kernels computes.
@@ -104,7 +105,14 @@ demo-language: build $(PEERS)/.tools  ## Train a language model in PyTorch with 
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/language_model.py
 
 .PHONY: demos
-demos: demo demo-logistic demo-evaluate demo-boosting demo-language  ## Run all the examples
+demos: demo demo-logistic demo-evaluate demo-boosting demo-language demo-hmm  ## Run all the examples
+
+.PHONY: demo-hmm
+demo-hmm: build  ## Build a hidden Markov model that calls the library from Cython, and compare
+	rm -rf build/hmm
+	mkdir -p build
+	cp -r examples/hmm build
+	cd build/hmm && $(BIN)/python setup.py --quiet build_ext --inplace && $(BIN)/python demo.py
 
 .PHONY: test-dashboard
 test-dashboard: build $(VENV)/.bench  ## Test the benchmarks and, in Chromium, the dashboard
@@ -147,8 +155,8 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
-# - benchmarks, compare, dashboard, derivation, example, packaging, reference: they test no build, or
-#   builds of their own;
+# - benchmarks, compare, compiled, dashboard, derivation, example, packaging, reference: they test no
+#   build, or builds of their own;
 # - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
 #   caches at every offset;
 # - every combination of options, any number of threads, extreme weights: minutes, for code that the
@@ -157,7 +165,7 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
-NOT_REPEATED := accuracy properties benchmarks compare dashboard derivation example \
+NOT_REPEATED := accuracy properties benchmarks compare compiled dashboard derivation example \
   packaging reference stack streaming
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
@@ -229,6 +237,10 @@ PRICE_PYTHON = $(if $(findstring --peers,$(OPTIONS)),$(PEERS),$(abspath $(VENV))
 price: build $(VENV)/.bench $(if $(findstring --peers,$(OPTIONS)),compare-setup)  ## Print what options cost (3 minutes); OPTIONS="--peers --write docs/performance.md"
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(PRICE_PYTHON) \
 	  -m benchmarks.price $(OPTIONS)
+
+.PHONY: time-rows
+time-rows: build  ## Print what a call of a function of one row costs beyond its kernels
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m benchmarks.row_calls
 
 .PHONY: dashboard
 dashboard: dashboard-site  ## Measure what is missing of the last commits; serve the results here

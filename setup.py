@@ -148,16 +148,16 @@ class Build(build_ext):
             return True
 
 
-# The modules that need no kernels.
-SMALL = ("_arrays", "_calls", "_check_sparse", "_checks", "_threads")
+# The modules that contain no kernels.
+SMALL = ("_arrays", "_calls", "_check_sparse", "_checks", "_row_functions", "_threads")
 
 
 def extension(name, sources):
     return Extension(
         f"cysoftmax.{name}",
         [f"cysoftmax/{name}.pyx", *sources],
-        include_dirs=["src"],
-        depends=glob("src/*"),
+        include_dirs=["src", "cysoftmax/include"],
+        depends=glob("src/*") + glob("cysoftmax/include/*"),
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
             ("CYSOFTMAX_DEBUG", "1" if DEBUG else "0"),

@@ -8,8 +8,8 @@ def timed_functions():
     """Return the names of the functions that a benchmark calls."""
     classes = [value for value in vars(speed).values() if isinstance(value, type)]
     alone = {cls.function for cls in classes if not cls.__name__.startswith("_")}
-    others = {linear.Problem.function, "show_config"}  # which has nothing to compute
-    return alone & set(overhead.FUNCTIONS) | others
+    compute_nothing = {"address_of", "get_include", "show_config"}
+    return alone & set(overhead.FUNCTIONS) | {linear.Problem.function} | compute_nothing
 
 
 public = {name for name in cysoftmax.__all__ if not isinstance(getattr(cysoftmax, name), type)}

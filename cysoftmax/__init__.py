@@ -9,11 +9,21 @@
 * ``row_stats``: statistics of each row, such as loss, entropy and the largest probability.
 * ``softmax_vjp``: the product of the softmax Jacobian and a vector.
 * ``show_config``: the instruction set and the threads in use.
+* ``get_include``, ``address_of``: functions of one row for C, C++, ctypes, cffi and numba;
+  ``cimport cysoftmax`` has them for Cython.
 """
 
 try:
     # Compiled code imports most of these; programs that freeze applications read Python alone.
-    from cysoftmax import _arrays, _calls, _check_sparse, _checks, _core, _threads  # noqa: F401
+    from cysoftmax import (  # noqa: F401
+        _arrays,
+        _calls,
+        _check_sparse,
+        _checks,
+        _core,
+        _row_functions,
+        _threads,
+    )
 except ImportError:
     from importlib.util import find_spec
 
@@ -40,6 +50,7 @@ from cysoftmax._api import (
     softmax,
     softmax_vjp,
 )
+from cysoftmax._compiled import address_of, get_include
 from cysoftmax._config import show_config
 
 __version__ = "0.1.0"
@@ -49,10 +60,12 @@ __all__ = [
     "GradHess",
     "LinearCrossEntropy",
     "RowStats",
+    "address_of",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
+    "get_include",
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",

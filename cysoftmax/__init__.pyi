@@ -10,10 +10,12 @@ __all__ = [
     "GradHess",
     "LinearCrossEntropy",
     "RowStats",
+    "address_of",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_grad_hess",
     "cross_entropy_with_grad",
+    "get_include",
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
@@ -236,3 +238,5 @@ def softmax_vjp(
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload
 def show_config(mode: Literal["dicts"]) -> dict[str, dict[str, Any]]: ...
+def get_include() -> str: ...
+def address_of(name: str, /) -> int: ...

@@ -1,6 +1,10 @@
-# What _calls.pyx calls once the arguments are checked.
+# What _calls.pyx calls once the arguments are checked, and the instruction set in use.
 
 cimport numpy as cnp
+
+from cysoftmax._kernels cimport Isa
+
+cdef const Isa *active
 
 cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1
 cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1

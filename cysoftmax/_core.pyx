@@ -20,7 +20,7 @@ from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
     Sums)
-from cysoftmax._kernels cimport CHUNK, Isa, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._kernels cimport CHUNK, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
@@ -44,7 +44,7 @@ DEBUG = bool(CYSOFTMAX_DEBUG)   # built with Cython's checks on, and with `expec
 # ---------------------------------------------------------------- instruction sets
 
 
-cdef const Isa *active = NULL
+active = NULL
 
 
 def available_isas():

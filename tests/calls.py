@@ -56,6 +56,8 @@ FUNCTIONS = {
 }
 # These take more than logits and a target; each has tests of its own, such as test_linear.py.
 BEYOND_ONE_ARRAY = {"linear_cross_entropy"}
+# These have nothing to compute.
+COMPUTE_NOTHING = {"address_of", "get_include", "show_config"}
 OPTIONS = sorted({option for function in FUNCTIONS.values() for option in function.options})
 
 

@@ -1,0 +1,4 @@
+__pyx_capi__: dict[str, object]
+TABLE: object
+
+def address_in(capsule: object) -> int: ...
