@@ -10,9 +10,17 @@ from cysoftmax._docs import documented
 
 
 class CrossEntropy(NamedTuple):
-    """The result of `cross_entropy_with_grad`; it can be unpacked: ``loss, grad = ...``.
+    """
+    The loss and its gradient, as returned by `cross_entropy_with_grad`.
 
-    `loss` is a float, or with ``reduction="none"`` an array with the loss of each row.
+    A named tuple, which can be unpacked: ``loss, grad = ...``.
+
+    Attributes
+    ----------
+    loss : float or ndarray
+        The loss in nats: a float, or with ``reduction="none"`` an array with the loss of each row.
+    grad : ndarray
+        The gradient with respect to the logits, of their shape.
     """
 
     loss: float | np.ndarray
@@ -20,14 +28,41 @@ class CrossEntropy(NamedTuple):
 
 
 class GradHess(NamedTuple):
-    """The result of `cross_entropy_grad_hess`; it can be unpacked: ``grad, hess = ...``."""
+    """
+    A gradient and the diagonal of the Hessian, as returned by `cross_entropy_grad_hess`.
+
+    A named tuple, which can be unpacked: ``grad, hess = ...``.
+
+    Attributes
+    ----------
+    grad : ndarray
+        The gradient with respect to the logits, of their shape.
+    hess : ndarray
+        The second derivatives with respect to each logit, of the shape of the logits.
+    """
 
     grad: np.ndarray
     hess: np.ndarray
 
 
 class LinearCrossEntropy(NamedTuple):
-    """The result of `linear_cross_entropy`: a float, and arrays or None."""
+    """
+    The loss and the gradients that were wanted, as returned by `linear_cross_entropy`.
+
+    A named tuple. A gradient that was not wanted is None, and so is that of a bias that was not
+    given.
+
+    Attributes
+    ----------
+    loss : float
+        The loss in nats.
+    grad_W : ndarray or None
+        The gradient with respect to the weights, of shape (n_features, n_classes).
+    grad_bias : ndarray or None
+        The gradient with respect to the bias, of shape (n_classes,).
+    grad_X : ndarray or None
+        The gradient with respect to the features, of shape (n_rows, n_features).
+    """
 
     loss: float
     grad_W: np.ndarray | None
@@ -36,9 +71,26 @@ class LinearCrossEntropy(NamedTuple):
 
 
 class RowStats(NamedTuple):
-    """The result of `row_stats`: arrays with one number for each row.
+    """
+    Six statistics of each row, as returned by `row_stats`.
 
-    `loss` and `target_prob` are None if no target was given.
+    A named tuple of arrays with one number for each row. ``loss`` and ``target_prob`` are None if
+    no target was given.
+
+    Attributes
+    ----------
+    logsumexp : ndarray
+        The logsumexp of the logits, in nats.
+    loss : ndarray or None
+        The loss in nats.
+    entropy : ndarray
+        The entropy in nats.
+    argmax : ndarray of intp
+        The class of the largest logit.
+    max_prob : ndarray
+        The largest probability.
+    target_prob : ndarray or None
+        The probability of the target.
     """
 
     logsumexp: np.ndarray
@@ -60,6 +112,8 @@ def softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threads=N
     {axis}
     {temperature}
     {where}
+        Its probability is 0, and so are those of a row that is False throughout (a row of
+        logits that are -inf gives NaN).
     {out}
     {n_threads}
 
@@ -112,6 +166,8 @@ def log_softmax(x, /, *, axis=-1, temperature=1.0, where=None, out=None, n_threa
     {axis}
     {temperature}
     {where}
+        Its result is -inf, and so are those of a row that is False throughout (a row of logits
+        that are -inf gives NaN).
     {out}
     {n_threads}
 
@@ -163,6 +219,7 @@ def logsumexp(x, /, *, axis=-1, keepdims=False, where=None, out=None, n_threads=
     keepdims : bool, default False
         If True, the result keeps `axis`, with length 1.
     {where}
+        The result of a row that is False throughout is -inf.
     out : ndarray, optional
         An array that receives the result. It must have the shape and dtype of the result.
     {n_threads}
@@ -235,7 +292,7 @@ def cross_entropy(
     {label_smoothing}
     {z_loss}
     {temperature}
-    {where}
+    {loss_where}
     {reduction}
     out : ndarray, optional
         With ``reduction="none"``, an array that receives the losses, of the shape and dtype
@@ -269,7 +326,7 @@ def cross_entropy(
 
     {formula}
 
-    {order}
+    {order_of_loss}
     {same_targets}
 
     A logit of -inf at the target makes the loss +inf. A class without mass adds nothing to
@@ -327,7 +384,7 @@ def cross_entropy_grad(
     {label_smoothing}
     {z_loss}
     {temperature}
-    {where}
+    {loss_where}
     {reduction}
         The gradient is that of the mean or of the sum; for "none", a row of the gradient is that
         of the row's own loss.
@@ -408,7 +465,7 @@ def cross_entropy_with_grad(
     {label_smoothing}
     {z_loss}
     {temperature}
-    {where}
+    {loss_where}
     {reduction}
         The gradient is that of the mean or of the sum; for "none", a row of the gradient is that
         of the row's own loss.
@@ -445,7 +502,7 @@ def cross_entropy_with_grad(
 
     {formula}
 
-    {order}
+    {order_of_loss}
     {same_targets}
 
     References
@@ -511,7 +568,7 @@ def cross_entropy_grad_hess(
     {sample_weight}
     {ignore_index}
     {label_smoothing}
-    {where}
+    {loss_where}
     out : pair of ndarrays, optional
         Arrays that receive the gradient and the Hessian's diagonal. Each must have the shape
         and dtype of the logits (float64 for integers), in any layout. One of them may be the
@@ -593,7 +650,7 @@ def row_stats(
 
     Parameters
     ----------
-    {logits}
+    {logits_of_stats}
         The target may be None; `loss` and `target_prob` are then None.
     {axis}
     ignore_index : int, optional
@@ -601,6 +658,9 @@ def row_stats(
         not. The other statistics of such a row do not need the label, and are those of its
         logits. It is for targets that are class indices. By default no label is ignored.
     {where}
+        Its probability is 0. In a row that is False throughout, `logsumexp` is -inf, `argmax` is
+        -1, and all else is 0. Where the target has mass on a masked entry, `loss` is inf. Labels
+        of masked rows must be valid all the same.
     {temperature}
     {n_threads}
 
@@ -779,7 +839,7 @@ def linear_cross_entropy(
         The gradients, but not the loss, are multiplied by it: one number, or one for each row.
     wrt : tuple of str, default ("W", "bias")
         The names of the gradients that are wanted, out of "W", "bias" and "X". With none, the
-        loss alone is computed.
+        loss alone is computed. If there is no bias, it has no gradient: "bias" then gives None.
     out : dict of ndarrays, optional
         Arrays that receive gradients, by the names in `wrt`; not all need be there. Each must
         have the shape and dtype of its gradient, in any layout. They may be the inputs

@@ -2,6 +2,34 @@
 
 import inspect
 
+MASK = """\
+where : array_like of bool, optional
+        A mask, broadcast to the shape of the logits. An entry where it is False is treated as
+        -inf, whatever its value is (even NaN)."""
+
+ALONE = """\
+depends on that row
+    alone, to the last bit. It does not depend on the number of threads, the other rows, the memory
+    layout or `axis`, or on which of the instruction sets with fused multiply-add (AVX2, AVX-512,
+    NEON) is in use."""
+
+LOGITS_AND_TARGET = """\
+logits : array_like of float32, float64, float16, bfloat16 or integers
+        Logits, of any shape with at least one dimension and in any memory layout. Integers
+        are converted to float64; float16 and bfloat16 are computed in float32. A row is a line
+        of logits along `axis`, and n_classes is its length.
+    target : array_like
+        One of three forms. Class indices: of any integer dtype, of the shape of `logits`
+        without `axis` (an int for 1-D logits). A distribution for each row: bool, integers or
+        floats of the shape of `logits`, such as a 0/1 matrix or probabilities. A sparse
+        matrix of distributions, in SciPy's CSR format: for 2-D logits with ``axis=-1``. Only
+        its entries are read; unsorted or repeated entries are copied and sorted.
+
+        A distribution need not sum to one. A row of zeros is ignored: {}.
+        Entries should be >= 0 and finite. This is not checked; the formulas are applied to any
+        entries. A distribution of another dtype is converted to the dtype of computation row by
+        row, without a copy of the array."""
+
 SHARED = {
     "x": """\
 x : array_like of float32, float64, float16, bfloat16 or integers
@@ -31,14 +59,13 @@ n_threads : int, optional
 temperature : float, default 1.0
         The logits are divided by this number, which must lie in [2**-60, 2**60]. The quotient
         is kept in two parts, so the error bounds are the same for any temperature.""",
-    "where": """\
-where : array_like of bool, optional
-        A mask, broadcast to the shape of the logits. An entry where it is False is treated as
-        -inf, whatever its value is (even NaN): its probability and gradient are 0. In a row
-        that is False throughout, softmax, loss, weight and gradient are 0, and log_softmax and
-        logsumexp are -inf (a row of logits that are -inf gives NaN). Where the target has mass on
-        a masked entry the loss is inf. Labels of masked rows must be valid all the same. A mask of
-        whole rows is a bool `sample_weight`, or ``mask[..., None]``.""",
+    "where": MASK,
+    "loss_where": f"""\
+{MASK}
+        Its probability and its gradient are 0. In a row that is False throughout, loss, weight
+        and gradient are 0 (a row of logits that are -inf gives NaN). Where the target has mass on
+        a masked entry, the loss is inf. Labels of masked rows must be valid all the same. A mask
+        of whole rows is a bool `sample_weight`, or ``mask[..., None]``.""",
     "class_weight": """\
 class_weight : array_like of shape (n_classes,), optional
         One weight for each class, finite and >= 0, by which the target is multiplied. Weights
@@ -53,7 +80,8 @@ ignore_index : int, optional
         Rows with this label are ignored; it may lie in [0, n_classes) or not. It is for
         targets that are class indices. An ignored row has loss 0, weight 0 and a gradient of
         exact zeros, even if its logits are NaN. By default no label is ignored (PyTorch:
-        -100).""",
+        -100). Labels of an unsigned dtype cannot be -100 or -1; for uint8, 255 is usual:
+        ``ignore_index=255``.""",
     "label_smoothing": """\
 label_smoothing : float, default 0.0
         The part of the target, from 0 to 1, that is spread evenly over the K classes of the
@@ -63,22 +91,8 @@ z_loss : float, default 0.0
         A number, finite and >= 0. ``z_loss * w * logsumexp(logits / temperature)**2``, with w
         the weight of the row, is added to the loss of each row. In training this keeps the sums
         of exponentials near 1.""",
-    "logits": """\
-logits : array_like of float32, float64, float16, bfloat16 or integers
-        Logits, of any shape with at least one dimension and in any memory layout. Integers
-        are converted to float64; float16 and bfloat16 are computed in float32. A row is a line
-        of logits along `axis`, and n_classes is its length.
-    target : array_like
-        One of three forms. Class indices: of any integer dtype, of the shape of `logits`
-        without `axis` (an int for 1-D logits). A distribution for each row: bool, integers or
-        floats of the shape of `logits`, such as a 0/1 matrix or probabilities. A sparse
-        matrix of distributions, in SciPy's CSR format: for 2-D logits with ``axis=-1``. Only
-        its entries are read; unsorted or repeated entries are copied and sorted.
-
-        A distribution need not sum to one. A row of zeros is ignored: its loss, weight and
-        gradient are 0. Entries should be >= 0 and finite. This is not checked; the formulas
-        are applied to any entries. A distribution of another dtype is converted to the dtype of
-        computation row by row, without a copy of the array.""",
+    "logits": LOGITS_AND_TARGET.format("its loss, weight and gradient are 0"),
+    "logits_of_stats": LOGITS_AND_TARGET.format("its `loss` and `target_prob` are 0"),
     "linear_target": """\
 target : array_like
         One of three forms. Class indices: of any integer dtype, of shape (n_rows,). A distribution
@@ -163,11 +177,9 @@ It can be pickled, and copying returns the object itself.""",
     "boosting_errors": """\
 TypeError, ValueError
         If an option has a wrong kind, shape or value.""",
-    "order": """\
-The result of a row, before a mean divides it by the sum of the weights, depends on that
-    row alone, to the last bit. It does not depend on the
-    number of threads, the other rows, the memory layout or `axis`, or on which of the
-    instruction sets with fused multiply-add (AVX2, AVX-512, NEON) is in use.""",
+    "order": f"The result of a row {ALONE}",
+    "order_of_loss": f"""\
+The result of a row, before a mean divides it by the sum of the weights, {ALONE}""",
     "same_targets": """\
 Equal targets give the same bits with any options, whether a target is given as an index, as
     a 0/1 row, as a distribution or as a sparse row.""",
