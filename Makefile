@@ -91,6 +91,10 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, XGBoost
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
 
+.PHONY: accuracy
+accuracy: build $(PEERS)/.tools  ## Write the largest errors, beside other libraries, into docs/accuracy.md
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python -m benchmarks.errors --write docs/accuracy.md
+
 # What only `make compare` needs, in the same venv.
 $(PEERS)/.compare: $(PEERS)/.tools
 	$(PEERS)/bin/python -m pip install --quiet --group compare

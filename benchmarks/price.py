@@ -5,13 +5,14 @@ the same by hand, with our softmax and NumPy. All calls of a line take turns, in
 """
 
 import argparse
-import re
+from functools import partial
 from pathlib import Path
 
 import cysoftmax
-from benchmarks import options, shapes, tasks, timing
+from benchmarks import markdown, options, shapes, tasks, timing
 from benchmarks.cases import Problem
 from benchmarks.compare.peers import ByHand, PyTorch
+from benchmarks.markdown import table
 
 # (shape with the classes last, axis of the classes)
 SHAPES = [
@@ -42,7 +43,8 @@ BY_HAND = {
     "softmax_vjp": "softmax_vjp",
 }
 SECONDS = 13.0, 3.0  # for a line of the first table, and for a number of the second
-BEGIN, END = "<!-- make price: begin -->", "<!-- make price: end -->"
+BEGIN, END = markdown.marks("price")
+replaced = partial(markdown.replaced, "price")
 
 
 def option_prices(problem, seconds):
@@ -88,14 +90,6 @@ def times(number):
     return "" if number is None else f"{number:.2f}" if number < 10 else f"{number:.0f}"
 
 
-def row(cells):
-    return f"| {' | '.join(cells)} |"
-
-
-def table(heads, rows):
-    return [row(heads), f"|{'---|' * len(heads)}", *map(row, rows)]
-
-
 def written(shape):
     lengths, *axis = shape.split(",")
     return ", ".join([lengths.replace("x", " x "), *axis])
@@ -128,15 +122,6 @@ def measured(names, dtype, peers, share):
         "",
         *table(["classes last or on axis", *head_of_tasks(list(peers))], second),
     ]
-
-
-def replaced(text, lines):
-    """Return a document with the lines between the marks."""
-    between = "\n".join([BEGIN, *lines, END])
-    text, count = re.subn(f"{BEGIN}.*?{END}", lambda _: between, text, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"error: there must be one {BEGIN} ... {END}; found {count}")
-    return text
 
 
 def main(argv=None):

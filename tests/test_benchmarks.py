@@ -254,6 +254,67 @@ def test_the_page_about_performance_has_a_place_for_the_prices(price):
     price.replaced((ROOT / "docs/performance.md").read_text(encoding="utf-8"), [])
 
 
+# ---------------------------------------------------------------- make accuracy
+
+
+@pytest.fixture
+def errors(suite, monkeypatch):
+    """The program, with few rows of few classes."""
+    errors = suite("errors")
+    monkeypatch.setattr(errors, "CLASSES", [2, 10])
+    monkeypatch.setattr(errors, "ORACLE_ROWS", 2)
+    return errors
+
+
+def test_the_largest_errors_are_written_between_the_marks(errors, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    begin, end = errors.markdown.marks("accuracy")
+    page.write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")
+    errors.main(["--logits", "200", "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith(
+        f"before\n\n{begin}\ncysoftmax {cysoftmax.__version__}; 600 rows of each"
+    )
+    assert text.endswith(f"|\n{end}\n\nafter\n")
+    assert "old" not in text
+    for quantity in errors.BOUNDS:
+        for dtype in errors.DTYPES:
+            assert text.count(f"\n| {quantity} | {dtype} |") == 1
+    assert len(re.findall(r"\n\| loss \| confident \|", text)) == 2
+
+
+def test_our_errors_are_within_the_bounds_and_those_of_confident_rows_in_scipy_are_not(errors):
+    found = errors.measured(np.dtype("float32"), {"SciPy": errors.of_scipy}, 2000)
+    for isa, of_isa in found.ours.items():
+        assert of_isa.keys() == errors.BOUNDS.keys()
+        assert all(of_isa[name] <= bound.on(isa) for name, bound in errors.BOUNDS.items())
+    assert found.beside["confident"]["SciPy"]["loss"] > 1e6
+    assert found.beside["tiny differences"]["SciPy"]["softmax"] < 10
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "softmax_vjp"])
+def test_the_largest_error_is_that_of_a_broken_kernel(errors, monkeypatch, name):
+    eps = 16 * np.finfo("float64").eps
+    monkeypatch.setattr(cysoftmax, name, nudged(getattr(cysoftmax, name), eps))
+    found = errors.measured(np.dtype("float64"), {}, 200)
+    assert all(of_isa[name] > 6 for of_isa in found.ours.values())
+
+
+def test_units_are_those_of_each_dtype(errors):
+    for name, bits in errors.DTYPES.items():
+        dtype = errors.dtype_of(name)
+        x = np.array([1, 1.5, 2, 0.75, 0], dtype=np.longdouble)
+        want = np.ldexp([1, 1, 2, 0.5, 0], 1 - bits)
+        assert np.all(errors.units(x, dtype)[:4] == want[:4])
+        if name != "bfloat16":  # whose denormals NumPy does not know
+            assert errors.units(x, dtype)[4] == np.finfo(dtype).smallest_subnormal
+
+
+def test_the_page_about_accuracy_has_a_place_for_the_errors(errors):
+    text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
+    errors.markdown.replaced("accuracy", text, [])
+
+
 # ---------------------------------------------------------------- what must be noticed
 
 

@@ -66,3 +66,39 @@ def test_the_readme_says_the_bounds_of_the_table():
     table = *bounds.SOFTMAX, bounds.LOSS.fused, bounds.LOSS_WITH_OPTIONS.fused
     assert said == [tuple(map(str, table))]
     assert len(re.findall(r"units in the last place|\bulp\b", text)) == 1
+
+
+# ---------------------------------------------------------------- docs/accuracy.md
+
+
+def rows_of_accuracy_page():
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_about_accuracy_promises_the_bounds_of_the_table():
+    said = {cells[0]: re.findall(r"\d+", " ".join(cells[1:])) for cells in rows_of_accuracy_page()}
+    for words, bound in [
+        ("a probability", bounds.SOFTMAX),
+        ("a logarithm of a probability", bounds.LOG_SOFTMAX),
+        ("the gradient at the label", bounds.GRAD_AT_LABEL),
+        ("the gradient elsewhere", bounds.GRAD_OF_OTHERS),
+    ]:
+        assert said[words] == [str(bound.fused), str(bound.scalar)], words
+    loss = bounds.LOSS.fused, bounds.LOSS_WITH_OPTIONS.fused
+    assert said["the loss of a row"] == [str(n) for n in (*loss, *loss)]
+
+
+def test_no_error_of_the_page_about_accuracy_is_beyond_its_bound():
+    rows = rows_of_accuracy_page()
+    heads = next(cells for cells in rows if cells[:3] == ["result", "dtype", "bound (scalar)"])
+    measured = [cells for cells in rows if cells[1] in ("float32", "float64")]
+    assert len(measured) == 18
+    for name, dtype, promised, *errors in measured:
+        fused, scalar = map(int, re.findall(r"\d+", promised))
+        for isa, error in zip(heads[3:], errors, strict=True):
+            assert float(error) <= (scalar if isa == "scalar" else fused), (name, dtype, isa)
+    sixteen = [cells for cells in rows if cells[1] in ("float16", "bfloat16")]
+    assert len(sixteen) == 18
+    assert all(float(error) < 3 for cells in sixteen for error in cells[3:])
