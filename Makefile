@@ -159,8 +159,8 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
-# - benchmarks, compare, compiled, dashboard, derivation, example, packaging, reference: they test no
-#   build, or builds of their own;
+# - benchmarks, compare, compiled, dashboard, derivation, docs, documents, example, packaging,
+#   reference: they test no build, or builds of their own;
 # - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
 #   caches at every offset;
 # - every combination of options, any number of threads, extreme weights: minutes, for code that the
@@ -169,8 +169,8 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # - memory, under the sanitizers: it counts malloc, and AddressSanitizer has a malloc of its own;
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
-NOT_REPEATED := accuracy properties benchmarks compare compiled dashboard derivation example \
-  packaging reference stack streaming
+NOT_REPEATED := accuracy properties benchmarks compare compiled dashboard derivation docs \
+  documents example packaging reference stack streaming
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
@@ -258,6 +258,33 @@ dashboard-site: $(VENV)/.bench
 	-git log -$(COMMITS) --format=%H -- cysoftmax src setup.py | \
 	  $(ASV) run --skip-existing --bench "$(HISTORY)" HASHFILE:-
 	$(ASV) publish --no-pull
+
+# ---------------------------------------------------------------- documentation
+
+# Sphinx wants versions of its own: a venv of its own. The library is the one that is built in place.
+DOCS := $(abspath $(VENV))/docs
+SITE := build/docs/html
+
+$(DOCS)/.tools: pyproject.toml $(VENV)/.tools
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	$(DOCS)/bin/python -m pip install --quiet --group docs
+	touch $@
+
+.PHONY: docs
+docs: build $(DOCS)/.tools  ## Make the documentation site, build/docs/html; a warning is an error
+	rm -rf $(SITE) docs/generated
+	PYTHONPATH=$(CURDIR) $(DOCS)/bin/python -m sphinx -b html -d build/docs/doctrees -j 2 -E -q \
+	  -W --keep-going -n docs $(SITE)
+
+.PHONY: docs-serve
+docs-serve: docs  ## Make the documentation site, and serve it here
+	@echo "the documentation: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@$(DOCS)/bin/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT) >/dev/null 2>&1
+
+.PHONY: test-docs
+test-docs: docs  ## Make the documentation site, and open each page of it in Chromium
+	PYTHONPATH=$(CURDIR) $(DOCS)/bin/pytest -m site tests/test_docs.py
 
 # ---------------------------------------------------------------- other libraries
 

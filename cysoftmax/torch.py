@@ -9,6 +9,8 @@ which can be differentiated any number of times. A loss that is not traced goes 
 whose dispatch would take longer than the loss of a small batch.
 """
 
+from __future__ import annotations  # the documentation is made without PyTorch
+
 from typing import Any
 
 import torch  # type: ignore[import-not-found, unused-ignore]

@@ -1,10 +1,12 @@
-"""Fixtures: each instruction set of this machine; the floating-point unit's mode and flags."""
+"""Fixtures: each instruction set of this machine; the floating-point unit's mode; a browser."""
 
 import ctypes
 import ctypes.util
 import platform
+import shutil
 import sys
 
+import browser as screens
 import pytest
 
 from cysoftmax import _core
@@ -62,3 +64,33 @@ def environment():
     found = environment.get()
     yield environment
     environment.set(*found)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page; at the end of the test: no error, and no request to anywhere else."""
+    page = browser.new_page(viewport=screens.DESK)
+    page.set_default_timeout(10_000)
+    errors, requests = [], []
+    page.on("console", lambda m: m.type == "error" and errors.append(m.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda r: r.status >= 400 and errors.append(f"{r.status} {r.url}"))
+    page.on("request", lambda request: requests.append(request.url))
+    yield page
+    page.close()
+    assert errors == []
+    assert requests
+    assert [url for url in requests if not url.startswith("http://127.0.0.1:")] == []

@@ -1,25 +1,21 @@
 """The dashboard in a real browser: it shows data, and needs nothing but its own server."""
 
-import functools
-import http.server
 import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from browser import DESK, PHONE, picture, served
 
 pytest.importorskip("asv")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.dashboard
 
 ROOT = Path(__file__).parents[1]
-SCREENSHOTS = ROOT / "build" / "screenshots"  # to be looked at
-PHONE, DESK = {"width": 375, "height": 740}, {"width": 1280, "height": 900}
 SLOW = "speed.Softmax.time_call"
 # A little of everything that the front page shows.
 FEW = "|".join(
@@ -78,20 +74,6 @@ def copy_results(folder, source, targets, factor=1.0, failed=None):
             copied.write_text(json.dumps(results))
 
 
-@functools.cache
-def served(site):
-    """Serve a folder on 127.0.0.1 until the tests end; return its address."""
-    handler = functools.partial(QuietHandler, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/"
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """A site of eight commits: one measured, the others with its numbers, the last three slow.
@@ -106,39 +88,6 @@ def site(tmp_path_factory):
     copy_results(folder, hashes[0], hashes[7:], factor=1.7, failed="overhead.Import.timeraw_import")
     asv(folder, "publish", "--no-pull")
     return folder / ".asv" / "html"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page; at the end of the test: no error, and no request to anywhere else."""
-    page = browser.new_page(viewport=DESK)
-    page.set_default_timeout(10_000)
-    errors, requests = [], []
-    page.on("console", lambda m: m.type == "error" and errors.append(m.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("response", lambda r: r.status >= 400 and errors.append(f"{r.status} {r.url}"))
-    page.on("request", lambda request: requests.append(request.url))
-    yield page
-    page.close()
-    assert errors == []
-    assert requests
-    assert [url for url in requests if not url.startswith("http://127.0.0.1:")] == []
-
-
-def picture(page, name):
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
 def drawn(page, lines=1):
@@ -261,8 +210,8 @@ def test_the_licences_go_with_the_site(site):
         assert any("MIT" in text or "Permission is hereby granted" in text for text in texts)
 
 
-def test_the_packages_are_pinned_by_hash_and_name_no_registry():
-    folder = ROOT / "benchmarks" / "dashboard"
+@pytest.mark.parametrize("folder", [ROOT / "benchmarks" / "dashboard", ROOT / "docs"])
+def test_the_packages_are_pinned_by_hash_and_name_no_registry(folder):
     wanted = json.loads((folder / "package.json").read_text())["dependencies"]
     lock = json.loads((folder / "package-lock.json").read_text())["packages"]
     assert lock.pop("")["dependencies"] == wanted

@@ -7,7 +7,6 @@ folder has no __init__.py, so asv does not look for benchmarks in it.
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from asv.console import log
@@ -15,7 +14,7 @@ from asv.machine import Machine, MachineCollection
 from asv.publishing import OutputPublisher
 from asv.util import UserError
 
-from benchmarks.dashboard import front_page
+from benchmarks.dashboard import front_page, npm
 from benchmarks.dashboard.history import History
 
 HERE = Path(__file__).parent
@@ -59,23 +58,6 @@ def setup():
     known = Machine.get_defaults()
     fields = {field: known[field] for field in ("arch", "cpu", "num_cpu")}
     MachineCollection.save(MACHINE, {"machine": MACHINE, **fields})
-
-
-def install(folder):
-    """Have npm install the locked packages into a folder, unless they are there."""
-    lock = "package-lock.json"
-    have = folder / lock
-    if (folder / "done").exists() and have.read_bytes() == (HERE / lock).read_bytes():
-        return
-    if shutil.which("npm") is None:
-        raise UserError("the dashboard needs npm for its scripts (Debian: npm)")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in ("package.json", lock):
-        shutil.copy(HERE / name, folder)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    (folder / "done").touch()
 
 
 def copy_packages(packages, vendor):
@@ -127,7 +109,10 @@ class OfflineSite(OutputPublisher):
     def publish(cls, conf, repo, benchmarks, graphs, revisions):
         site = Path(conf.html_dir)
         log.info("Copying scripts and styles from npm packages")
-        install(site.parent / "npm")
+        try:
+            npm.install(HERE, site.parent / "npm")
+        except npm.NpmError as error:
+            raise UserError(str(error)) from None
         copy_packages(site.parent / "npm" / "node_modules", site / "vendor")
 
         for name in set(benchmarks):  # of which the page would ask for data that is not there
