@@ -330,7 +330,7 @@ coefficients: $(VENV)/.tools  ## Compute the constants of exp and log1p anew
 
 .PHONY: clean
 clean:  ## Remove everything that was built or installed here
-	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build out dist docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	rm -rf .asv/env .asv/html .asv/npm  # but not the results
 	find cysoftmax -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -68,21 +68,22 @@ def environment():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium."""
+    """A context of Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        yield browser
+        yield browser.new_context()  # one for all tests: it keeps what pages share
         browser.close()
 
 
 @pytest.fixture
 def page(browser):
     """A page; at the end of the test: no error, and no request to anywhere else."""
-    page = browser.new_page(viewport=screens.DESK)
+    page = browser.new_page()
+    page.set_viewport_size(screens.DESK)
     page.set_default_timeout(10_000)
     errors, requests = [], []
     page.on("console", lambda m: m.type == "error" and errors.append(m.text))
