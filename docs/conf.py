@@ -101,7 +101,11 @@ def signature_of_class(app, what, name, obj, options, signature, returns):
 
 VENDOR = BUILD / "vendor"  # what the site carries of npm packages
 mathjax_path = "mathjax/tex-svg.js"
-mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load more
+mathjax3_config = {
+    "options": {"enableMenu": False},  # which would load more, as would require and autoload
+    # Without noundefined, an unknown command is an error, which `make test-docs` finds.
+    "tex": {"packages": {"[-]": ["noundefined", "require", "autoload"]}},
+}
 
 
 def copy_mathjax(app, config):
