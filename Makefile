@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(wildcard src/*) $(wildcard cysoftmax/*.pyx cysoftmax/*.pxd cysoftmax/include/*) setup.py
 C_FILES := $(wildcard src/*.c src/*.h src/*.inc cysoftmax/include/*.h tests/*.c \
-  tests/kernels/*.[ch] tests/compiled/*.c benchmarks/*.c)
+  tests/kernels/*.[ch] tests/compiled/*.c tests/fuzz/*.c benchmarks/*.c)
 C_FLAGS := $(shell grep -v '^\#' src/flags.txt) -Isrc \
   -Wall -Wextra -Wpedantic -Wmissing-prototypes -Werror
 # The hash of what tests/kernels computes.
@@ -160,7 +160,7 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # The tests that are not repeated on other builds, and why. A new file is repeated.
 # - accuracy, properties: many numbers, by calls that other files make, too;
 # - benchmarks, compare, compiled, dashboard, derivation, docs, documents, example, packaging,
-#   reference: they test no build, or builds of their own;
+#   reference, release: they test no build, or builds of their own;
 # - streaming: large arrays, ten minutes under the sanitizers, where the C tests store past the
 #   caches at every offset;
 # - every combination of options, any number of threads, extreme weights: minutes, for code that the
@@ -170,7 +170,7 @@ from = PYTHONSAFEPATH=1 PYTHONPATH=$(abspath build/$(1))
 # - memory_error, scratch, under the sanitizers: there a malloc that should return NULL ends the
 #   process.
 NOT_REPEATED := accuracy properties benchmarks compare compiled dashboard derivation docs \
-  documents example packaging reference stack streaming
+  documents example packaging reference release stack streaming
 TOO_LONG := every_combination or any_number_of_threads or extreme_weights
 without = tests $(patsubst %,--ignore=tests/test_%.py,$(NOT_REPEATED) $(1))
 REPEATED_TESTS := $(without) -k "not ($(TOO_LONG))"
@@ -178,6 +178,13 @@ SANITIZED_TESTS = $(or $(PART),$(call without,memory)) \
   -k "not ($(TOO_LONG) or memory_error or scratch)"
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
+
+# Run a command with that build, $(1).
+define under_sanitizers
+ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
+  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
+  $$($(CC) -print-file-name=libstdc++.so)" $(1)
+endef
 
 .PHONY: test-debug
 test-debug: $(VENV)/.tools  ## Run most tests on a build with assertions; PART="tests/..." for fewer
@@ -195,10 +202,68 @@ test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSa
 	$(CC) $(C_FLAGS) -O1 $(SANITIZE) tests/kernels/*.c src/*.c -lm -o build/test_kernels_sanitized
 	build/test_kernels_sanitized --expect $(BITS)
 	$(call variant,sanitize,CYSOFTMAX_DEBUG=1 CC="$(CC) $(SANITIZE)",-O1)
-	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(call from,sanitize) \
-	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so) \
-	  $$($(CC) -print-file-name=libstdc++.so)" $(PYTEST) -p no:cacheprovider \
-	  $(SANITIZED_TESTS)
+	$(call under_sanitizers,$(PYTEST) -p no:cacheprovider $(SANITIZED_TESTS))
+
+# ---------------------------------------------------------------- fuzzing and data races
+
+# Both need clang, its sanitizers, and LLVM's OpenMP: ThreadSanitizer does not know how GCC's waits,
+# and reports each of its barriers as a race. LLVM's tells it, by the library Archer.
+CLANG := $(firstword $(foreach v,-22 -21 -20 -19 -18 -17 -16 -15 -14,$(shell command -v clang$v)) \
+  $(shell command -v clang))
+CLANG_VERSION := 19
+MINUTES := 10
+# Where clang has a library.
+clang_file = $$($(CLANG) -print-file-name=$(1))
+
+.PHONY: hardening-packages
+hardening-packages:  ## Install what `make fuzz` and `make test-tsan` need (Debian, Ubuntu; by sudo)
+	sudo apt-get install --quiet --yes clang-$(CLANG_VERSION) libclang-rt-$(CLANG_VERSION)-dev \
+	  libomp-$(CLANG_VERSION)-dev llvm-$(CLANG_VERSION)
+
+.PHONY: has-clang
+has-clang:
+	@[ -n "$(CLANG)" ] || { echo "needs clang, its sanitizers and its OpenMP: for Debian, see" \
+	  "the packages of 'make hardening-packages'"; exit 1; }
+
+# The build that test-sanitize makes, too.
+.PHONY: fuzz-functions
+fuzz-functions: $(VENV)/.tools  ## Call every function with arrays of any bits, under sanitizers; MINUTES=10
+	$(call variant,sanitize,CYSOFTMAX_DEBUG=1 CC="$(CC) $(SANITIZE)",-O1)
+	$(call under_sanitizers,$(BIN)/python tests/fuzz/functions.py $(MINUTES))
+
+FUZZER := build/fuzz_kernels
+$(FUZZER): tests/fuzz/kernels.c tests/kernels/harness.c $(wildcard src/*) | has-clang
+	mkdir -p build/fuzz
+	$(CLANG) $(C_FLAGS) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -g1 \
+	  tests/fuzz/kernels.c tests/kernels/harness.c src/*.c -lm -o $@
+
+.PHONY: fuzz-kernels
+fuzz-kernels: $(FUZZER)  ## Call the C kernels with arrays of any bits, by libFuzzer; MINUTES=10
+	$(FUZZER) -max_total_time=$$(($(MINUTES) * 60)) -max_len=8192 -print_final_stats=1 \
+	  -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz
+
+.PHONY: fuzz
+fuzz: fuzz-kernels fuzz-functions  ## Both of these
+
+TSAN_TESTS := tests/test_threads.py tests/test_long_rows.py tests/test_mass_sums.py
+# pytest and NumPy are not instrumented: only accesses of our code count. Processes that tests start
+# are left to the other builds: LLVM's OpenMP as Debian builds it ends them if OMP_NUM_THREADS is odd.
+TSAN := OMP_TOOL_LIBRARIES=$(call clang_file,libarcher.so) \
+  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1 history_size=4"
+
+.PHONY: test-tsan
+test-tsan: has-clang $(VENV)/.tools  ## Look for data races in the parallel loops; MINUTES=10 beside the tests
+	mkdir -p build
+	$(CLANG) -O1 -g1 -fopenmp -fsanitize=thread tests/fuzz/races.c -o build/races
+	$(TSAN) build/races
+	! $(TSAN) build/races race 2>build/races.txt
+	grep -q 'WARNING: ThreadSanitizer: data race' build/races.txt
+	$(call variant,tsan,CC="$(CLANG) -fsanitize=thread -shared-libsan -g1",-O1)
+	$(call from,tsan) LD_PRELOAD=$(call clang_file,libclang_rt.tsan-$$(uname -m).so) $(TSAN) \
+	  $(BIN)/pytest -p no:cacheprovider $(or $(PART),$(TSAN_TESTS)) \
+	  -k "not (fork or process or omp_num_threads)"
+	$(call from,tsan) LD_PRELOAD=$(call clang_file,libclang_rt.tsan-$$(uname -m).so) $(TSAN) \
+	  $(BIN)/python tests/fuzz/functions.py $(MINUTES) threads
 
 # ---------------------------------------------------------------- benchmarks: docs/benchmarking.md
 
@@ -305,6 +370,49 @@ compare-draw: compare-setup  ## Draw the results of the last `make compare` anew
 .PHONY: compare-quick
 compare-quick: compare-setup  ## The same for loss and gradient, hastily; OPTIONS="--shapes 1x10"
 	$(COMPARE).run --quick $(OPTIONS)
+
+# ---------------------------------------------------------------- releases: RELEASING.md
+
+RELEASE := $(abspath $(VENV))/release
+
+$(RELEASE)/.tools: pyproject.toml $(VENV)/.tools
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --upgrade pip
+	$(RELEASE)/bin/python -m pip install --quiet --group wheels
+	touch $@
+
+$(VENV)/.workflows: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group workflows
+	touch $@
+
+.PHONY: sdist
+sdist: $(RELEASE)/.tools  ## Build the sdist into dist/, and check it
+	PATH="$(RELEASE)/bin:$$PATH" $(RELEASE)/bin/python tools/wheels.py dist --only-sdist
+
+.PHONY: wheels
+wheels: $(RELEASE)/.tools  ## Build sdist and wheels into dist/, check them, test them (15 minutes); OPTIONS="--pythons 3.11"
+	PATH="$(RELEASE)/bin:$$PATH" $(RELEASE)/bin/python tools/wheels.py dist $(OPTIONS)
+
+.PHONY: check-release
+check-release:  ## Say what is missing before a release; TAG=v1.2.3 compares it with the version
+	$(PYTHON) tools/check_release.py $(TAG)
+
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.workflows  ## Check workflows, issue forms, CITATION.cff and the list of wheels
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+	  .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config \
+	  .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet --persona pedantic .github
+	for os in linux macos windows; do $(BIN)/python -m cibuildwheel --platform $$os \
+	  --archs all --print-build-identifiers . || exit 1; done
+
+.PHONY: ci
+ci:  ## Run what must pass before a change is merged (half an hour, 3 GB)
+	.ci/run
 
 .PHONY: lint
 lint: build  ## Check style, types and stubs; change nothing

@@ -140,7 +140,9 @@ def _read_by_openmp():
 
 OMP_NUM_THREADS = _read_by_openmp()
 
-cdef object quota = False    # not read yet
+# CPUs; 0 for no limit, -1 while it was not read. Without the GIL, threads may read it at the same
+# time: all find the same number.
+cdef int quota = -1
 
 
 cdef int default_threads() except -1:
@@ -150,10 +152,10 @@ cdef int default_threads() except -1:
         return 1
     cdef int n = min(omp_get_max_threads(), omp_get_num_procs())
     if n > 1 and OMP_NUM_THREADS is None:
-        if quota is False:
-            quota = cgroup_cpus()
-        if quota is not None:
-            n = min(n, <int>quota)
+        if quota < 0:
+            quota = cgroup_cpus() or 0
+        if quota > 0:
+            n = min(n, quota)
     return max(n, 1)
 
 
