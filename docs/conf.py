@@ -85,6 +85,10 @@ nitpick_ignore = [  # of other projects
     ("py:class", "numpy.ndarray"),
     ("py:class", "torch.dtype"),
     ("py:obj", "numpy.argmax"),
+    # What a docstring has in words.
+    ("py:class", "cysoftmax.boosting.Metric"),
+    ("py:class", "cysoftmax.boosting.Objective"),
+    ("py:obj", "out"),  # the argument: autolink could import the folder of the demos
 ]
 
 

@@ -31,7 +31,7 @@ PYTHONS = [
 # The first NumPy with a wheel for each Python; the metadata allows 2.0 and newer.
 OLDEST_NUMPY = {"3.11": "2.0", "3.12": "2.0", "3.13": "2.1", "3.14": "2.3"}
 # Headers for Cython and C; no other header belongs in a wheel.
-PUBLIC_HEADERS = {"__init__.pxd", "cysoftmax.h"}
+PUBLIC_HEADERS = {"__init__.pxd", "_row_functions.pxd", "include/cysoftmax.h"}
 
 
 def run(*command, **options):
@@ -56,10 +56,8 @@ def wrong_contents(names):
     names = set(names)
     package = ROOT / "cysoftmax"
     needed = {
-        f"cysoftmax/{path.name}"
-        for path in package.iterdir()
-        if path.suffix in (".py", ".pyi") or path.name in PUBLIC_HEADERS | {"py.typed"}
-    }
+        f"cysoftmax/{path.name}" for path in package.iterdir() if path.suffix in (".py", ".pyi")
+    } | {f"cysoftmax/{name}" for name in PUBLIC_HEADERS | {"py.typed"}}
     info = r"cysoftmax-[^/]+\.dist-info/"
     rules = {
         rf"cysoftmax/{path.stem}\.[\w-]+\.(so|pyd)": f"one module {path.stem}"
