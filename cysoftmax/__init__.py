@@ -8,6 +8,7 @@
   memory.
 * ``row_stats``: statistics of each row, such as loss, entropy and the largest probability.
 * ``softmax_vjp``: the product of the softmax Jacobian and a vector.
+* ``OnlineSoftmax``: what is known of rows of which only some classes have been seen.
 * ``show_config``: the instruction set and the threads in use.
 * ``get_include``, ``address_of``: functions of one row for C, C++, ctypes, cffi and numba;
   ``cimport cysoftmax`` has them for Cython.
@@ -52,6 +53,7 @@ from cysoftmax._api import (
 )
 from cysoftmax._compiled import address_of, get_include
 from cysoftmax._config import show_config
+from cysoftmax._online import OnlineSoftmax
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,7 @@ __all__ = [
     "CrossEntropy",
     "GradHess",
     "LinearCrossEntropy",
+    "OnlineSoftmax",
     "RowStats",
     "address_of",
     "cross_entropy",

@@ -1,5 +1,5 @@
 from collections.abc import Collection
-from typing import Any, Generic, Literal, NamedTuple, Protocol, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +9,7 @@ __all__ = [
     "CrossEntropy",
     "GradHess",
     "LinearCrossEntropy",
+    "OnlineSoftmax",
     "RowStats",
     "address_of",
     "cross_entropy",
@@ -54,6 +55,70 @@ class RowStats(NamedTuple):
     argmax: NDArray[np.intp]
     max_prob: _Real
     target_prob: _Real | None
+
+class OnlineSoftmax:
+    @classmethod
+    def of(
+        cls,
+        block: ArrayLike,
+        /,
+        *,
+        axis: int = -1,
+        temperature: float = 1.0,
+        where: ArrayLike | None = None,
+        n_threads: int | None = None,
+    ) -> Self: ...
+    def merge(self, other: OnlineSoftmax, /) -> Self: ...
+    @property
+    def max(self) -> _Real: ...
+    @property
+    def logsumexp(self) -> _Real: ...
+    def softmax(
+        self,
+        block: ArrayLike,
+        /,
+        *,
+        axis: int = -1,
+        where: ArrayLike | None = None,
+        out: _Real | None = None,
+        n_threads: int | None = None,
+    ) -> _Real: ...
+    def log_softmax(
+        self,
+        block: ArrayLike,
+        /,
+        *,
+        axis: int = -1,
+        where: ArrayLike | None = None,
+        out: _Real | None = None,
+        n_threads: int | None = None,
+    ) -> _Real: ...
+    def cross_entropy(
+        self,
+        target_logit: ArrayLike,
+        /,
+        *,
+        sample_weight: ArrayLike | None = None,
+        z_loss: float = 0.0,
+        reduction: _Reduction = "mean",
+    ) -> float | _Real: ...
+    def cross_entropy_grad(
+        self,
+        block: ArrayLike,
+        target: ArrayLike,
+        /,
+        first_class: int = 0,
+        *,
+        axis: int = -1,
+        sample_weight: ArrayLike | None = None,
+        ignore_index: int | None = None,
+        z_loss: float = 0.0,
+        where: ArrayLike | None = None,
+        reduction: _Reduction = "mean",
+        scale: ArrayLike = 1.0,
+        out: _Real | None = None,
+        n_threads: int | None = None,
+    ) -> _Real: ...
 
 class _Sparse(Protocol):
     def tocsr(self) -> Any: ...

@@ -64,6 +64,37 @@ def cross_entropy_grad_hess(
 def row_stats(
     logits: Any, target: Any, axis: Any, options: Any, n_threads: Any
 ) -> tuple[_Array, _Array | None, _Array, _Array, _Array, _Array | None]: ...
+def totals_of_block(
+    block: Any, axis: Any, temperature: Any, where: Any, n_threads: Any
+) -> tuple[_Array, Any, float]: ...
+def merge_totals(a: Any, b: Any, temperature: Any) -> _Array: ...
+def softmax_of_block(
+    log: Any,
+    totals: Any,
+    dtype: Any,
+    block: Any,
+    axis: Any,
+    temperature: Any,
+    where: Any,
+    out: Any,
+    n_threads: Any,
+) -> _Array: ...
+def logsumexp_of_totals(totals: Any, dtype: Any, temperature: Any) -> _Array: ...
+def weight_of_rows(ignored: Any, options: Any) -> tuple[float, int]: ...
+def loss_of_block(
+    grad: Any,
+    given: Any,
+    dtype: Any,
+    block: Any,
+    axis: Any,
+    target: Any,
+    options: Any,
+    scale: Any,
+    divisor: Any,
+    losses: Any,
+    out: Any,
+    n_threads: Any,
+) -> float | _Array: ...
 def softmax_vjp(
     probabilities: Any, vectors: Any, axis: Any, out: Any, n_threads: Any
 ) -> _Array: ...

@@ -15,7 +15,7 @@ from cysoftmax._arrays cimport (
 from cysoftmax._checks cimport (
     check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
     copy_overlapping_options, options_of_rows)
-from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, VARIANCE
+from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, TOTALS, VARIANCE
 
 import numpy as np
 
@@ -34,9 +34,11 @@ def log_softmax(logits, axis, temperature, where, out, n_threads):
     return rowwise(LOG_SOFTMAX, logits, axis, temperature, where, out, n_threads)
 
 
-cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
-    """Return `softmax` or `log_softmax`, whichever ``what`` says."""
-    cdef cnp.ndarray x = check_logits(logits)
+cdef rowwise(int what, logits, axis, temperature, where, out, n_threads, name="x", totals=None,
+             dtype=None):
+    """Return `softmax` or `log_softmax`, whichever ``what`` says; of a block of some of the classes
+    if ``totals`` and ``dtype`` of all are given."""
+    cdef cnp.ndarray x = check_logits(logits, name)
     cdef int along = check_axis(axis, x.ndim)
     cdef cnp.ndarray work, last_work
     n_threads = check_threads(n_threads)
@@ -44,13 +46,14 @@ cdef rowwise(int what, logits, axis, temperature, where, out, n_threads):
     check_options(options, x, along, None)
     if out is not None:
         check_out(out, shape_of(x), x.descr)
+    given = None if totals is None else check_block(x, along, totals, dtype)
     work = workspace(x, x.descr, out)
     if x.size:
         x, last_work = class_last(x, along), class_last(work, along)
         if out is not None:
             x = copy_if_overlapping(x, last_work)
             copy_overlapping_options(options, last_work)
-        _core.rowwise(what, x, last_work, None, options, n_threads)
+        _core.rowwise(what, x, last_work, None, options, n_threads, None, given)
     return copy_to_out(work, out)
 
 
@@ -228,6 +231,107 @@ def apart(array, outs):
     for out in outs:
         array = copy_if_overlapping(array, out, False)
     return array
+
+
+# ---------------------------------------------------------------- blocks of some of the classes
+
+# What is known of rows, their totals, is a float64 array of shape (4, *rows), and with what their
+# target weighs one of shape (9, *rows): the numbers that _given.pxd lists.
+
+
+def totals_of_block(block, axis, temperature, where, n_threads):
+    """Return the totals of the rows of a block, its dtype, and the temperature as a float."""
+    cdef cnp.ndarray x = check_logits(block, "block")
+    cdef int along = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
+    options = make_options(temperature=temperature, where=where)
+    check_options(options, x, along, None)
+    totals = np.empty((4, *shape_without(x, along)))
+    if x.size:
+        _core.rowwise(LOGSUMEXP | TOTALS, class_last(x, along), None, None, options, n_threads,
+                      np.moveaxis(totals, 0, -1))
+    else:
+        totals[0] = -np.inf
+        totals[1:] = 0
+    return totals, x.descr, 1.0 if options is None else options.temperature
+
+
+def merge_totals(a, b, temperature):
+    """Return the totals of rows of which two sets of classes have the totals a and b."""
+    merged = np.empty(a.shape)
+    _core.merge(a, b, temperature, merged)
+    return merged
+
+
+cdef check_block(cnp.ndarray x, int axis, totals, dtype):
+    """Return totals as the core wants them: with the axis of the classes last. Raise an error
+    unless a block has their rows and the dtype."""
+    if x.descr != dtype:
+        raise TypeError(f"block must have the dtype of the blocks before, {dtype}; got {x.dtype}")
+    if shape_without(x, axis) != totals.shape[1:]:
+        raise ValueError(
+            f"block must have rows of shape {totals.shape[1:]} (its shape without axis={axis}); "
+            f"got shape {shape_of(x)}")
+    return np.moveaxis(totals, 0, -1)
+
+
+def softmax_of_block(bint log, totals, dtype, block, axis, temperature, where, out, n_threads):
+    """Return the softmax of a block, or with `log` its logarithm, with the totals of all."""
+    return rowwise(LOG_SOFTMAX if log else SOFTMAX, block, axis, temperature, where, out,
+                   n_threads, "block", totals, dtype)
+
+
+def logsumexp_of_totals(totals, dtype, temperature):
+    """Return the logsumexp of rows over the temperature."""
+    cdef cnp.ndarray result = np.empty(totals.shape[1:], compute_dtype(dtype))
+    options = make_options(temperature=temperature)
+    x = np.broadcast_to(np.zeros((), dtype), (*totals.shape[1:], 1))    # nothing of it is used
+    check_options(options, x, x.ndim - 1, None)
+    if x.size:
+        _core.rowwise(LOGSUMEXP, x, None, result, options, None, None, np.moveaxis(totals, 0, -1))
+    return result
+
+
+def weight_of_rows(ignored, options):
+    """Return the weight of all rows that are not ignored, as _core.total_weight does."""
+    x = np.broadcast_to(np.float64(0), (*ignored.shape, 1))
+    labels = ignored.astype(np.int8)
+    check_options(options, x, x.ndim - 1, labels)
+    return _core.total_weight(x, labels, options, True, None) if x.size else (0.0, 0)
+
+
+def loss_of_block(bint grad, given, dtype, block, axis, target, options, scale, divisor, losses,
+                  out, n_threads):
+    """Return the sum of the losses of rows over the divisor, and store each into the float array
+    `losses` unless that is None; or with `grad`, return the gradient of a block.
+
+    The block is an array of logits that was checked, or with `grad` what a caller gave; the target
+    holds the masses of its classes: dense with the axis of the classes last, or as the tuple of
+    check_sparse. `scale` is a float, or an array over the rows.
+    """
+    cdef cnp.ndarray x = check_logits(block, "block")
+    cdef int along = check_axis(axis, x.ndim)
+    n_threads = check_threads(n_threads)
+    given = check_block(x, along, given, dtype)
+    check_options(options, x, along, None)
+    work = last_work = None
+    if grad:
+        scale = check_scale(scale, x, along)
+        if out is not None:
+            check_out(out, shape_of(x), x.descr)
+        work = workspace(x, x.descr, out)
+        last_work = class_last(work, along)
+    loss = 0.0
+    if x.size:
+        x = class_last(x, along)
+        if out is not None:
+            x = copy_if_overlapping(x, last_work)
+            target = copy_if_overlapping(target, last_work)
+            scale = copy_if_overlapping(scale, last_work)
+            copy_overlapping_options(options, last_work)
+        loss = _core.cross_entropy(GRAD if grad else LOSS, x, target, last_work, losses, None,
+                                   scale, False, False, options, n_threads, divisor, given)
+    return copy_to_out(work, out) if grad else loss
 
 
 def row_stats(logits, target, axis, options, n_threads):

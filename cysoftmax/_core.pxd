@@ -6,9 +6,11 @@ from cysoftmax._kernels cimport Isa
 
 cdef const Isa *active
 
-cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1
+cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads, totals=*,
+                 given=*) except -1
 cdef int vjp(cnp.ndarray p, cnp.ndarray v, cnp.ndarray out, n_threads) except -1
 cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads) except -1
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   bint kept, options, n_threads, tuple divisor=*)
+                   bint kept, options, n_threads, tuple divisor=*, given=*)
+cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out) except -1
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads)

@@ -20,7 +20,7 @@ from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
     Sums)
-from cysoftmax._kernels cimport CHUNK, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._kernels cimport CHUNK, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
@@ -379,7 +379,7 @@ del for_both
 
 cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
                   object options=None, object result=None, object variance=None,
-                  object scale=None, object stats=None) except -1:
+                  object scale=None, object stats=None, object given=None) except -1:
     """Note all that a call is about; None is an array or option that there is not."""
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
     memset(job, 0, <char *>&job.plain_weights - <char *>job)
@@ -408,6 +408,9 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
         job.loss.grad_scale = scale
     if stats is not None:
         read_strides(job, &job.stats, stats, True)
+    if given is not None:
+        read_strides(job, &job.given, given, True)
+        job.given_masses = given.shape[ndim] > 4
     join_axes(job, ndim, cnp.PyArray_DIMS(x))
     return 0
 
@@ -438,11 +441,13 @@ cdef void fill_plain_weights(Job *job) noexcept nogil:
 
 # ---------------------------------------------------------------- what _calls.pyx calls
 
-cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads) except -1:
-    """Compute softmax or log_softmax into `out`, or logsumexp into `result`."""
+cdef int rowwise(int what, cnp.ndarray x, out, result, options, n_threads, totals=None,
+                 given=None) except -1:
+    """Compute softmax or log_softmax into `out`, logsumexp into `result`, or what store_totals
+    stores into `totals`. For `given` see _given.pxd; its classes lie along the last axis."""
     cdef Call *call = begin_call()
     try:
-        fill_job(&call.job, what, x, out, None, options, result)
+        fill_job(&call.job, what, x, out, None, options, result, None, None, totals, given)
         compute(call, n_threads, False, False)
     finally:
         end_call(call)
@@ -473,6 +478,21 @@ cdef bint row_stats(cnp.ndarray x, target, cnp.ndarray stats, options, n_threads
         end_call(call)
 
 
+cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out) except -1:
+    """Compute what is known of the rows of a and b together; each (4, n), contiguous float64."""
+    cdef const Doubles *doubles = active.doubles
+    cdef double[2] inverse
+    cdef double one = 1, zero = 0
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(out) // 4
+    cdef fp_mode mode = fp_enter()
+    with nogil:
+        doubles.divide(&one, &temperature, &zero, 1, &inverse[0], &inverse[1])
+        doubles.merge(<double *>cnp.PyArray_DATA(a), <double *>cnp.PyArray_DATA(b), n, inverse,
+                      <double *>cnp.PyArray_DATA(out))
+    fp_leave(mode)
+    return 0
+
+
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
     """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
     `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only
@@ -492,7 +512,7 @@ cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   bint kept, options, n_threads, tuple divisor=None):
+                   bint kept, options, n_threads, tuple divisor=None, given=None):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
     `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
     GRAD and VARIANCE.
@@ -500,12 +520,13 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     Returns the sum of the losses, or their `mean` (to which the gradient then belongs), or
     None if a label was out of range. Then nothing is written into arrays that are `kept`. If these
     rows are a part of those of a mean, `divisor` is the total_weight of all rows, by which the sum
-    and its gradient are divided, and `mean` is False.
+    and its gradient are divided, and `mean` is False. For `given` see _given.pxd; the target is
+    then a distribution.
     """
     cdef Call *call = begin_call()
     cdef Wide whole = Wide(1, 0)
     try:
-        fill_job(&call.job, what, x, out, target, options, result, variance, scale)
+        fill_job(&call.job, what, x, out, target, options, result, variance, scale, None, given)
         call.job.checks_labels = kept and call.job.target_is == LABELS
         if divisor is not None:
             whole.part, whole.exponent = divisor

@@ -187,7 +187,9 @@ Equal targets give the same bits with any options, whether a target is given as 
 
 
 def documented(function):
-    """Replace the ``{names}`` in a function's docstring by the shared parts; return it."""
+    """Replace the ``{names}`` in the docstring of a function or method by the shared parts, which
+    are indented as in that of a function; return it."""
     if function.__doc__:
-        function.__doc__ = inspect.cleandoc(function.__doc__.format(**SHARED))
+        parts = {name: part.replace("\n    ", "\n") for name, part in SHARED.items()}
+        function.__doc__ = inspect.cleandoc(function.__doc__).format(**parts)
     return function

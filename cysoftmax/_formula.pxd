@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from cysoftmax._block cimport MOST_ROWS, Block, all_mass, log_sum_exp, weights_of
 from cysoftmax._extremes cimport (
     has_moderate_factors, narrow_factors, set_raised, take_wide_losses, wide_surplus)
+from cysoftmax._given cimport take_totals
 from cysoftmax._job cimport Job
 from cysoftmax._kernels cimport MassesOfRows
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
@@ -233,6 +234,7 @@ cdef inline double residual_mass(const Block *b, int i, double mass) noexcept no
 cdef inline void finish_part(const Job *job, Block *b, int begin, int end) noexcept nogil:
     """Compute what the outputs of some rows need of their sums: factors, and logarithms if the
     outputs depend on them."""
+    take_totals(job, b, begin, end)
     if job.plan.log_first:
         take_logs(job, b, begin, end)
     take_factors(job, b, begin, end)

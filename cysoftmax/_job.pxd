@@ -19,7 +19,7 @@ cdef extern from *:
 
 cdef enum:
     MAX_DIMS = 64                   # NumPy's NPY_MAXDIMS
-    MAX_ARRAYS = 9                  # those of a Job
+    MAX_ARRAYS = 10                 # those of a Job
 
 cdef struct Array:
     char *data                      # NULL: there is no such array
@@ -150,7 +150,9 @@ cdef struct Job:
     Array x, out
     Array variance                  # a second output, like out
     Array result                    # one number a row: losses or logsumexp
-    Array stats                     # six float64 for each row
+    Array stats                     # six float64 for each row, or the four of TOTALS
+    Array given                     # what is known of rows of whose classes these are some:
+    bint given_masses               # see _given.pxd
     Array where                     # bytes: 0 where an entry is masked
     Array sample, scale             # float64: a row's weight, and a factor of its gradient
     Array target                    # labels, a distribution, or v of a VJP

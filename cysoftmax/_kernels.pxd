@@ -145,6 +145,8 @@ cdef extern from "kernels.h" nogil:
                        const double *lo, ptrdiff_t n, double *loss) noexcept nogil
         bint (*rest_thresholds)(const double *mass, const double *surplus, ptrdiff_t n,
                                 double *start) noexcept nogil
+        void (*merge)(const double *a, const double *b, ptrdiff_t n,
+                      const double *inv_temperature, double *out) noexcept nogil
 
     ctypedef struct Isa "cysoftmax_isa":
         const char *name

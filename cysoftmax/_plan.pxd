@@ -89,7 +89,7 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
     # See _mass_sums.pxd. The kernel has the digits for a chunk of classes.
     plan.sums_masses = plan.by_mass and not (
         job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
-        or job.n_classes > CHUNK)
+        or job.n_classes > CHUNK or job.given_masses)
     plan.counts_labels = job.loss.ignores and not (
         job.loss.class_weight != NULL or job.sample.data != NULL or plan.reads_rows)
     plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL

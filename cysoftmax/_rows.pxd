@@ -4,6 +4,7 @@
 
 from cysoftmax._block cimport Block, weights_of
 from cysoftmax._extremes cimport lift_at, raised_by
+from cysoftmax._given cimport take_shifts
 from cysoftmax._job cimport LABELS, Job, row_at
 from cysoftmax._piece cimport RowTotals, add_sums, finish_sums, load_piece, reduce_piece
 from cysoftmax._scratch cimport Pending, Piece, Scratch, apart_from
@@ -56,6 +57,7 @@ cdef inline void load_rows(const Job *job, Scratch *s, Block *b, int begin, int 
             exps = apart_from(s.buffers[s.current], p.x)
         if exps != NULL:
             p.e = exps + (r - begin) * job.plan.exp_stride
+    take_shifts(job, b, begin, end)
 
 
 cdef inline void reduce_rows(const Job *job, Scratch *s, Block *b, int begin,

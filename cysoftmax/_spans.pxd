@@ -7,6 +7,7 @@
 from libc.math cimport INFINITY
 
 from cysoftmax._block cimport MOST_ROWS, Block
+from cysoftmax._given cimport take_shifts
 from cysoftmax._job cimport LABELS, Job, class_at
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._piece cimport (
@@ -116,6 +117,8 @@ cdef inline void end_stage(const Job *job, Scratch *s, SpanBlock *sb, Stage stag
             b.label[r] = 0
         elif stage == REDUCE:
             finish_sums(job, s, b, r, &sb.totals[r], NULL)
+    if stage == LOAD:
+        take_shifts(job, b, 0, b.n_rows)
     if stage == LOAD and job.what & LOSS and job.target_is == LABELS:
         for t in range(count_sixteens(b.n_rows)):
             r = t * TILE

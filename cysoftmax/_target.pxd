@@ -12,6 +12,7 @@ from cysoftmax._block cimport (
 from cysoftmax._extreme_targets cimport holds_small_numbers, settle_labels, settle_row
 from cysoftmax._extremes cimport lift_at, take_scales
 from cysoftmax._formula cimport residual_mass
+from cysoftmax._given cimport weigh_given
 from cysoftmax._job cimport (
     DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, class_at, evenly_spaced, expect, row_at)
 from cysoftmax._kernels cimport CHUNK, TILE
@@ -186,6 +187,9 @@ cdef inline void add_masses(const Job *job, RowMasses *m, const ChunkSums *sums,
 cdef inline void weigh_row(const Job *job, Block *b, int r, RowMasses *m) noexcept nogil:
     """Compute what row r weighs, once all of its masses were added."""
     cdef double weight_sum = job.loss.class_sum, target_sum, target_mass
+    if job.given_masses:
+        weigh_given(job, b, r)
+        return
     if job.where.data != NULL:
         weight_sum = total_of(&m.weight_sum)
     target_sum = target_mass = total_of(&m.target_sum)

@@ -10,6 +10,7 @@ from cysoftmax._block cimport (
 from cysoftmax._extreme_targets cimport holds_small_numbers, lift_target, settle_row
 from cysoftmax._extremes cimport any_outside, lift_at
 from cysoftmax._formula cimport residual_mass
+from cysoftmax._given cimport weigh_given
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport FEW, TILE, Gradient, Kernels
 from cysoftmax._mass_sums cimport sum_masses_of_rows, sum_masses_of_tile
@@ -93,6 +94,12 @@ cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t)
     cdef double[TILE] unmasked, weight_sum, target_sum, target_mass
     cdef bint any_0 = b.n_rows < (t + 1) * TILE
     cdef int begin = t * TILE, r
+    if job.given_masses:
+        if job.loss.class_weight != NULL:
+            job.kernels.tile_multiply(target, job.loss.class_weight, job.n_classes)
+        for r in range(min(TILE, b.n_rows - begin)):
+            weigh_given(job, b, begin + r)
+        return
     for r in range(TILE):
         unmasked[r] = job.n_classes
         weight_sum[r] = job.loss.class_sum

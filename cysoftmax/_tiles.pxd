@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 from cysoftmax._block cimport MOST_ROWS, Block
 from cysoftmax._extremes cimport variance_weight
 from cysoftmax._formula cimport numerator_of
+from cysoftmax._given cimport take_shifts
 from cysoftmax._job cimport LABELS, VECTOR, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport TILE, NextTiles
 from cysoftmax._numbers cimport put_real, raise_reals, real_at
@@ -40,6 +41,7 @@ cdef inline void load_tiles(const Job *job, Scratch *s, Block *b) noexcept nogil
     if job.where.data != NULL:
         for t in range(count_sixteens(b.n_rows)):
             mask_logits(job, s, b, t, tile_of(job, tiles, t))
+    take_shifts(job, b, 0, b.n_rows)
 
 
 cdef inline void mask_logits(const Job *job, Scratch *s, Block *b, int t,

@@ -11,3 +11,4 @@ cdef enum:
     VJP = 32
     VARIANCE = 64           # the diagonal of the Hessian
     STATS = 128             # see store_stats in _write.pxd
+    TOTALS = 256            # see store_totals in _given.pxd

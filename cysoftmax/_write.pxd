@@ -9,6 +9,7 @@ from libc.stdint cimport uint16_t
 from cysoftmax._block cimport Block, target_factor, uniform_factor, weights_of
 from cysoftmax._extremes cimport lift_at, narrow_loss, raised_by, variance_weight
 from cysoftmax._formula cimport logsumexp_of
+from cysoftmax._given cimport store_totals
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
 from cysoftmax._mass_sums cimport sum_masses_of_rows
@@ -16,7 +17,7 @@ from cysoftmax._numbers cimport fill_classes, put_number, raise_reals, store_str
 from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
 from cysoftmax._sums cimport count_sixteens, sum_sixteens
 from cysoftmax._target cimport minus_rest_at_entries, subtract_entries, subtract_label
-from cysoftmax._what cimport LOG_SOFTMAX, LOSS, SOFTMAX, STATS, VJP
+from cysoftmax._what cimport LOG_SOFTMAX, LOSS, SOFTMAX, STATS, TOTALS, VJP
 from cysoftmax._wide cimport Wide
 
 # ---------------------------------------------------------------- exps times a factor
@@ -172,6 +173,9 @@ cdef inline void store_block(const Job *job, Block *b) noexcept nogil:
     if job.what & STATS:
         for r in range(b.n_rows):
             store_stats(job, b, r)
+    elif job.what & TOTALS:
+        for r in range(b.n_rows):
+            store_totals(job, b, r)
 
 
 cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:

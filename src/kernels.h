@@ -1,8 +1,8 @@
 // The table of kernels: what the Cython core may ask of an instruction set.
 //
 // A kernel knows contiguous reals. It allocates nothing, raises no error and keeps no state. The
-// definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, convert.inc, half.inc and
-// doubles.inc.
+// definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, convert.inc, half.inc,
+// doubles.inc and merge.inc.
 //
 // Numbers in parentheses, as (21), are equations of docs/derivation.md. Shapes: (n,) is n reals
 // side by side, (16,) one double for each of 16 rows unless another type is given. A tile (n, 16)
@@ -297,6 +297,11 @@ typedef struct {
        half of mass, above 0. Return whether any mass + surplus is negative, for which this does not
        hold. */
     int (*rest_thresholds)(const double *mass, const double *surplus, ptrdiff_t n, double *from);
+    /* What is known of two disjoint sets of classes of n rows becomes what is known of their union
+       (43). a, b, out: (4, n): the largest logit, and coarse, fine and low, whose sum is that of
+       the exps. A row without logits has the maximum -inf and the sum 0. */
+    void (*merge)(const double *a, const double *b, ptrdiff_t n, const double *inv_temperature,
+                  double *out);
 } cysoftmax_doubles;
 
 typedef struct {

@@ -54,7 +54,8 @@ FUNCTIONS = {
     ),
     "softmax_vjp": Function((), ("vjp",), (), ("vector",)),
 }
-# These take more than logits and a target; each has tests of its own, such as test_linear.py.
+# These take more than logits and a target; each has tests of its own, such as test_linear.py. (So
+# has OnlineSoftmax, which is no function.)
 BEYOND_ONE_ARRAY = {"linear_cross_entropy"}
 # These have nothing to compute.
 COMPUTE_NOTHING = {"address_of", "get_include", "show_config"}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import cysoftmax
+from cysoftmax import OnlineSoftmax
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "derivation.md"
 LONG = np.longdouble
@@ -682,6 +683,34 @@ def test_the_sums_may_be_taken_chunk_by_chunk():
         same(got.loss, loss)
         same(got.grad_W, of_W)
         same(got.grad_bias, of_bias)
+
+
+# ---------------------------------------------------------------- 17. blocks of classes
+
+
+def test_maxima_and_sums_of_two_blocks_give_those_of_both(isa):
+    """Formula (43)."""
+    for tau in 1.0, 0.3:
+        a, b = X[:, :2], X[:, 2:]
+        of_a, of_b = (OnlineSoftmax.of(x, temperature=tau) for x in (a, b))
+        m_a, m_b = a.max(-1), b.max(-1)
+        S_a, S_b = (np.exp((x - x.max(-1, keepdims=True)) / tau).sum(-1) for x in (a, b))
+        m = np.maximum(m_a, m_b)
+        S = S_a * np.exp((m_a - m) / tau) + S_b * np.exp((m_b - m) / tau)
+        merged = of_a.merge(of_b)
+        same(merged.max, m)
+        same(merged.logsumexp, m / tau + np.log(S))
+
+
+def test_the_factor_of_a_merge_has_more_digits_than_a_double(isa):
+    """Formula (44): classes of which none but the maximum and one other counts have the rest f."""
+    for d in -np.geomspace(1e-9, 700, 60):
+        merged = OnlineSoftmax.of([0.0]).merge(OnlineSoftmax.of([d]))
+        coarse, fine, low = (decimal.Decimal(float(v)) for v in merged._totals[1:])
+        with decimal.localcontext() as context:
+            context.prec = 60
+            f = decimal.Decimal(float(d)).exp()
+            assert abs(coarse - 1 + fine + low - f) <= f * decimal.Decimal(2) ** -66
 
 
 # ---------------------------------------------------------------- the document itself

@@ -185,3 +185,27 @@ void formulas_of_rows_are_those_written_down(const subject *s) {
         CHECK(b[n] == -42 && loss[n] == -42 && from[n] == -42, n);
     }
 }
+
+// Of each row, a has two classes, 0 and -k / 8, and b one, 1 - k: the sums of the three exps.
+void merged_sums_are_those_of_all_classes(const subject *s) {
+    const double one[2] = {1, 0};
+    for (ptrdiff_t n = 1; n <= 40; n++) {
+        double a[4 * 40] = {0}, b[4 * 40] = {0}, out[4 * 40 + 1], worst = 0;
+        for (ptrdiff_t k = 0; k < n; k++) {
+            a[n + k] = b[n + k] = 1;
+            a[2 * n + k] = exp((double)-k / 8);
+            b[k] = (double)(1 - k);
+        }
+        out[4 * n] = -42;
+        s->isa->doubles->merge(a, b, n, one, out);
+        for (ptrdiff_t k = 0; k < n; k++) {
+            const long double f = expl((long double)-fabs(b[k])), rest = a[2 * n + k];
+            const long double exact = k == 0 ? f * (1 + rest) : rest + f;
+            const long double got = (out[n + k] - 1) + (long double)out[2 * n + k];
+            worst = max(worst, (double)fabsl((got - exact) / exact));
+            CHECK(out[k] == (k == 0 ? 1 : 0), n);
+        }
+        WITHIN("merge (relative)", worst, 0x1p-53, n);
+        CHECK(out[4 * n] == -42, n);
+    }
+}

@@ -108,7 +108,8 @@
     DOUBLES(sixteen_numbers_add_up_to_twice_the_digits)                                           \
     DOUBLES(labels_that_are_ignored_or_out_of_range_become_zero)                                  \
     DOUBLES(what_is_marked_is_cleared_even_if_it_is_nan)                                          \
-    DOUBLES(formulas_of_rows_are_those_written_down)
+    DOUBLES(formulas_of_rows_are_those_written_down)                                              \
+    DOUBLES(merged_sums_are_those_of_all_classes)
 // clang-format on
 
 #define DECLARE_OF_ROW(test) void test(const subject *s, const row *r);
