@@ -53,7 +53,8 @@ PYTEST := $(BIN)/pytest -n 2
 test: build  ## Run the tests, the numerical ones for each instruction set of this machine
 	$(PYTEST) tests
 	$(BIN)/pytest -o filterwarnings=error --doctest-modules cysoftmax \
-	  --ignore=cysoftmax/torch.py --ignore=cysoftmax/_torch.py  # test-peers has PyTorch
+	  --ignore=cysoftmax/torch.py --ignore=cysoftmax/_torch.py \
+	  --ignore=cysoftmax/dask.py --ignore=cysoftmax/_dask.py  # test-peers has PyTorch and dask
 
 .PHONY: test-all
 test-all: build  ## Run every test, the exhaustive and the slow ones too (4 minutes, 9 GB)
@@ -88,7 +89,7 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 	touch $@
 
 .PHONY: test-peers
-test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, XGBoost
+test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, dask
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
 
 .PHONY: accuracy
@@ -100,6 +101,10 @@ $(PEERS)/.compare: $(PEERS)/.tools
 	$(PEERS)/bin/python -m pip install --quiet --group compare
 	touch $@
 
+.PHONY: demo-cluster
+demo-cluster: build $(PEERS)/.tools  ## Loss and gradient of 4 GiB of logits, in workers of 600 MiB
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/cluster.py
+
 .PHONY: demo-boosting
 demo-boosting: build $(PEERS)/.tools  ## Train LightGBM and XGBoost on soft labels
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/boosting.py
@@ -109,7 +114,7 @@ demo-language: build $(PEERS)/.tools  ## Train a language model in PyTorch with 
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/python examples/language_model.py
 
 .PHONY: demos
-demos: demo demo-logistic demo-evaluate demo-boosting demo-language demo-hmm  ## Run all the examples
+demos: demo demo-logistic demo-evaluate demo-boosting demo-language demo-hmm demo-cluster  ## Run all the examples
 
 .PHONY: demo-hmm
 demo-hmm: build  ## Build a hidden Markov model that calls the library from Cython, and compare

@@ -117,5 +117,19 @@ def loss_of_chunk(
     divisor: Any,
     with_grad: Any,
 ) -> float: ...
+def losses_and_grad(
+    with_loss: Any,
+    with_grad: Any,
+    logits: Any,
+    target: Any,
+    axis: Any,
+    options: Any,
+    scale: Any,
+    divisor: Any,
+    n_threads: Any,
+) -> tuple[_Array | None, _Array | None]: ...
+def weight_of_targets(
+    shape: Any, dtype: Any, target: Any, axis: Any, options: Any
+) -> tuple[float, int]: ...
 def apart(array: Any, outs: Any) -> Any: ...
 def convert(value: Any, name: str) -> _Array: ...

@@ -226,6 +226,41 @@ def loss_of_chunk(cnp.ndarray logits, Py_ssize_t begin, target, options, scale, 
     return loss
 
 
+def losses_and_grad(bint with_loss, bint with_grad, logits, target, axis, options, scale, divisor,
+                    n_threads):
+    """Return the losses of rows as float64 of their shape, and the gradient of their sum over the
+    divisor, a float and an exponent of two; each None unless it is wanted."""
+    cdef cnp.ndarray x = check_logits(logits, "logits")
+    cdef int along = check_axis(axis, x.ndim)
+    target, labels = check_target(target, x, along)
+    check_options(options, x, along, target if labels else None)
+    scale = check_scale(scale, x, along)
+    losses = np.empty(shape_without(x, along)) if with_loss else None
+    grad = workspace(x, x.descr, None) if with_grad else None
+    if x.size:
+        loss = _core.cross_entropy(
+            (LOSS if with_loss else 0) | (GRAD if with_grad else 0), class_last(x, along), target,
+            class_last(grad, along) if with_grad else None, losses, None, scale, False, False,
+            options, check_threads(n_threads), divisor)
+        if loss is None:
+            raise_bad_label(target, x.shape[along], options)
+    return losses, grad
+
+
+def weight_of_targets(shape, dtype, target, axis, options):
+    """Return the weight of rows of logits of that shape, as a float and an exponent of two."""
+    cdef cnp.ndarray x = np.broadcast_to(np.zeros((), dtype), shape)    # nothing of it is read
+    cdef int along = check_axis(axis, x.ndim)
+    target, labels = check_target(target, x, along)
+    check_options(options, x, along, target if labels else None)
+    if not x.size:
+        return 0.0, 0
+    weight = _core.total_weight(class_last(x, along), target, options, True, 1)
+    if weight is None:
+        raise_bad_label(target, x.shape[along], options)
+    return weight
+
+
 def apart(array, outs):
     """Return an array, or a copy of it if it overlaps one of the arrays `outs`."""
     for out in outs:

@@ -1,0 +1,385 @@
+"""cysoftmax.dask gives what the functions give for the whole array, in threads and in processes."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+
+import calls  # noqa: E402
+import dask.array as da  # noqa: E402
+import exact  # noqa: E402
+from cases import REAL, REDUCTIONS, assert_same_bits, problem, some_labels, some_logits  # noqa: E402
+
+import cysoftmax  # noqa: E402
+import cysoftmax.dask as ours  # noqa: E402
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+SHAPE = 37, 50
+ROWS_ONLY = [(37, 50), (16, 50), (10, 50)]
+CLASSES, BOTH = (37, 13), (10, 13)
+OPTIONS = problem(SHAPE, np.float64)[2]
+SETS = [(), *[(name,) for name in OPTIONS], tuple(OPTIONS)]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two processes on this machine, reached by the loopback address."""
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+        dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+    )  # fmt: skip
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def chunked(x, chunks):
+    return da.from_array(x, chunks=chunks)
+
+
+def both(x, target, **options):
+    return dask.compute(*ours.cross_entropy_with_grad(x, target, **options))
+
+
+def is_rounded_alike(kind, names, reduction):
+    """Whether the sum of the weights is that of a whole array to the last bit."""
+    return reduction != "mean" or (kind == "labels" and "where" not in names)
+
+
+# ---------------------------------------------------------------- the same as in one array
+
+
+@pytest.mark.parametrize("chunks", [*ROWS_ONLY, CLASSES, BOTH])
+@pytest.mark.parametrize("names", SETS, ids=" ".join)
+@pytest.mark.parametrize("kind", ["labels", "masses"])
+@pytest.mark.parametrize("dtype", REAL)
+def test_each_option_gives_what_it_gives_in_one_array(dtype, kind, names, chunks):
+    x, target, options = problem(SHAPE, dtype, kind)
+    given = {name: options[name] for name in names if name in options}
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    for reduction in REDUCTIONS:
+        want = cysoftmax.cross_entropy_with_grad(x, target, reduction=reduction, **given)
+        got = both(chunked(x, chunks), target, reduction=reduction, **given)
+        size = np.abs(want.grad).max()
+        if chunks in ROWS_ONLY and is_rounded_alike(kind, names, reduction):
+            assert_same_bits(got[0], want.loss)
+            assert_same_bits(got[1], want.grad)
+        np.testing.assert_allclose(got[0], want.loss, tolerance)
+        np.testing.assert_allclose(got[1], want.grad, tolerance, tolerance * size)
+        assert got[1].dtype == want.grad.dtype
+
+
+@pytest.mark.parametrize("chunks", [*ROWS_ONLY, CLASSES, BOTH])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32"])
+def test_softmaxes_are_those_of_one_array(dtype, name, chunks):
+    x, options = some_logits(SHAPE, np.dtype(dtype)), problem(SHAPE, np.float64)[2]
+    few = {"where": options["where"]}
+    if name != "logsumexp":
+        few["temperature"] = 0.7
+    for given in {}, few:
+        want = getattr(cysoftmax, name)(x, **given)
+        lazy = getattr(ours, name)(chunked(x, chunks), **given)
+        assert (lazy.dtype, lazy.shape) == (want.dtype, want.shape)
+        got = lazy.compute()
+        if chunks in ROWS_ONLY:
+            assert_same_bits(got, want)
+        tolerance = {"float32": 1e-6, "float16": 2e-3}.get(dtype, 1e-14)
+        np.testing.assert_allclose(got, want, tolerance)
+    kept = ours.logsumexp(chunked(x, chunks), keepdims=True)
+    assert kept.compute().shape == kept.shape == (37, 1)
+
+
+@pytest.mark.parametrize("chunks", [(2, 8, 6), (2, 3, 6), (3, 8, 2), (1, 3, 2)])
+def test_classes_may_lie_along_any_axis(chunks):
+    x, labels = some_logits((3, 8, 6)), some_labels((3, 6), 8)
+    want = cysoftmax.cross_entropy_with_grad(x, labels, axis=1)
+    got = both(chunked(x, chunks), labels, axis=1)
+    np.testing.assert_allclose(got[0], want.loss, 1e-14)
+    np.testing.assert_allclose(got[1], want.grad, 1e-12, 1e-17)
+    got = ours.softmax(chunked(x, chunks), axis=1).compute()
+    np.testing.assert_allclose(got, cysoftmax.softmax(x, axis=1), 1e-14)
+
+
+@pytest.mark.parametrize("chunks", [(10, 50), BOTH])
+def test_targets_and_options_may_be_dask_arrays(chunks):
+    x, target, options = problem(SHAPE, np.float64)
+    lazy = {
+        name: da.from_array(value, chunks=7) if isinstance(value, np.ndarray) else value
+        for name, value in options.items()
+    }
+    got = both(chunked(x, chunks), da.from_array(target, chunks=5), **lazy)
+    want = both(chunked(x, chunks), target, **options)
+    for a, b in zip(got, want, strict=True):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("chunks", [(10, 50), BOTH])
+def test_the_other_functions_are_those_of_one_array(chunks):
+    x, labels = some_logits(SHAPE, np.float32), some_labels(37, 50)
+    X, where = chunked(x, chunks), problem(SHAPE, np.float64)[2]["where"]
+    pairs = [
+        (ours.row_stats(X), cysoftmax.row_stats(x)),
+        (
+            ours.row_stats(X, labels, temperature=2.0, ignore_index=int(labels[0])),
+            cysoftmax.row_stats(x, labels, temperature=2.0, ignore_index=int(labels[0])),
+        ),
+        (
+            ours.cross_entropy_grad_hess(X, labels, where=where, sample_weight=np.arange(37)),
+            cysoftmax.cross_entropy_grad_hess(x, labels, where=where, sample_weight=np.arange(37)),
+        ),
+        ([ours.softmax_vjp(X, x)], [cysoftmax.softmax_vjp(x, x)]),
+    ]
+    for got, want in pairs:
+        for a, b in zip(got, want, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                assert_same_bits(a.compute(), b)
+
+
+@pytest.mark.parametrize("margin", [5, 20, 36, 45, 80])
+@pytest.mark.parametrize("dtype", REAL)
+def test_confident_rows_cut_anywhere_keep_their_digits(dtype, margin):
+    x = np.random.default_rng(1).normal(0, 1, (6, 60)).astype(dtype)
+    labels = np.array([0, 59, 30, 9, 10, 11])
+    x[np.arange(6), labels] += margin
+    loss, grad = both(chunked(x, (4, 10)), labels, reduction="none")
+    for r, label in enumerate(labels):
+        rest = exact.MP.fsum(
+            exact.MP.exp(exact.number(v) - exact.number(x[r, label]))
+            for c, v in enumerate(x[r])
+            if c != label
+        )
+        want = exact.MP.log1p(rest)
+        exact.assert_close(loss[r], want, want, np.dtype(dtype), 6, "loss")
+        want = rest / (1 + rest)
+        exact.assert_close(-grad[r, label], want, want, np.dtype(dtype), 6, "gradient")
+
+
+def test_special_rows_are_those_of_one_array():
+    inf, nan = np.inf, np.nan
+    x = np.array(
+        [[0, 1, 2, 3], [-inf, -inf, 1, 2], [-inf] * 4, [nan, 0, 1, 2], [0, inf, 1, 2]], float
+    )
+    labels = np.array([0, 2, 1, 3, 3])
+    want = cysoftmax.cross_entropy_with_grad(x, labels, reduction="none")
+    got = both(chunked(x, (2, 2)), labels, reduction="none")
+    np.testing.assert_allclose(got[0], want.loss, 1e-14)
+    np.testing.assert_allclose(got[1], want.grad, 1e-14)
+    np.testing.assert_allclose(ours.softmax(chunked(x, (2, 1))).compute(), cysoftmax.softmax(x))
+
+
+def test_a_mean_over_ignored_rows_is_nan_and_its_gradient_zero():
+    x, labels = some_logits((4, 6)), np.full(4, -1)
+    for chunks in (2, 6), (2, 2):
+        loss, grad = both(chunked(x, chunks), labels, ignore_index=-1)
+        assert np.isnan(loss)
+        assert (grad == 0).all()
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def counted(monkeypatch, name):
+    """Count the calls of a function of the tasks."""
+    from cysoftmax import _calls
+
+    calls, found = [], getattr(_calls, name)
+
+    def count(*arguments, **more):
+        calls.append(name)
+        return found(*arguments, **more)
+
+    monkeypatch.setattr(_calls, name, count)
+    return calls
+
+
+def test_loss_and_gradient_together_compute_nothing_twice(monkeypatch):
+    x, labels = some_logits((40, 30)), some_labels(40, 30)
+    whole = counted(monkeypatch, "losses_and_grad")
+    both(chunked(x, (10, 30)), labels)
+    assert len(whole) == 4
+    states, grads = counted(monkeypatch, "totals_of_block"), counted(monkeypatch, "loss_of_block")
+    both(chunked(x, (10, 10)), labels)
+    assert (len(states), len(grads)) == (12, 12)
+
+
+def test_nothing_is_computed_before_it_is_asked_for(monkeypatch):
+    x, labels = da.zeros((10**7, 10**5), chunks=(10**4, 10**4)), da.zeros(10**7, int, chunks=10**4)
+    loss, grad = ours.cross_entropy_with_grad(x, labels)
+    assert grad.shape == x.shape
+    assert loss.shape == ()
+    assert grad[:2, :3].shape == (2, 3)
+
+
+def test_a_task_uses_one_thread_unless_told_otherwise(monkeypatch):
+    from cysoftmax import _calls
+
+    found, given = _calls.losses_and_grad, []
+
+    def look(*arguments):
+        given.append(arguments[-1])
+        return found(*arguments)
+
+    monkeypatch.setattr(_calls, "losses_and_grad", look)
+    X = chunked(some_logits((4, 6)), (2, 6))
+    ours.cross_entropy(X, [0, 1, 2, 3]).compute()
+    ours.cross_entropy(X, [0, 1, 2, 3], n_threads=2).compute()
+    assert given == [1, 1, 2, 2]
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_processes_give_the_bits_of_threads(client):
+    x, target, options = problem(SHAPE, np.float32)
+    for chunks in (10, 50), BOTH:
+        lazy = ours.cross_entropy_with_grad(chunked(x, chunks), target, **options)
+        want = dask.compute(*lazy)
+        for a, b in zip(client.compute(list(lazy), sync=True), want, strict=True):
+            assert_same_bits(a, b)
+
+
+def make(block_info, scale):
+    """Logits that are made where they are needed."""
+    where = block_info[None]["array-location"]
+    rng = np.random.default_rng([begin for begin, _ in where])
+    return (scale * rng.standard_normal([end - begin for begin, end in where])).astype(np.float32)
+
+
+def made(shape, chunks):
+    return da.map_blocks(
+        make, chunks=da.core.normalize_chunks(chunks, shape), dtype=np.float32, scale=2.0,
+        meta=np.empty((0, 0), np.float32),
+    )  # fmt: skip
+
+
+def test_states_travel_and_logits_do_not(client):
+    shape, chunks = (2000, 8000), (500, 1000)
+    x, labels = made(shape, chunks), some_labels(2000, 8000)
+    loss = ours.cross_entropy(x, da.from_array(labels, chunks=500))
+    tasks = len(dask.optimize(loss)[0].dask)
+    assert tasks < 4 * 8 * 4  # of blocks of rows and of classes: a few for each
+    client.restart()
+    got = client.compute(loss, sync=True)
+    np.testing.assert_allclose(got, cysoftmax.cross_entropy(x.compute(), labels), 1e-6)
+    moved = client.run(lambda dask_worker: [m["total"] for m in dask_worker.transfer_incoming_log])
+    total, most = sum(map(sum, moved.values())), 48 * 2000 * 8  # states of 48 bytes a row
+    assert total <= 2 * most + 10**5  # and labels, weights, losses
+    assert total < 0.03 * 4 * np.prod(shape)
+
+
+def die_once(block, flag):
+    """Return a block; the first time, end the process instead."""
+    try:
+        with open(flag, "x"):
+            os._exit(1)
+    except FileExistsError:
+        return block
+
+
+@pytest.mark.parametrize("chunks", [(500, 400), (500, 100)])
+def test_a_worker_that_dies_changes_no_bit(client, chunks, tmp_path):
+    x, labels = made((2000, 400), chunks), some_labels(2000, 400)
+    want = dask.compute(*ours.cross_entropy_with_grad(x, labels))
+    dying = da.map_blocks(die_once, x, flag=str(tmp_path / "dead"), dtype=x.dtype, meta=x._meta)
+    got = client.compute(list(ours.cross_entropy_with_grad(dying, labels)), sync=True)
+    assert (tmp_path / "dead").exists()
+    for a, b in zip(got, want, strict=True):
+        assert_same_bits(a, b)
+
+
+# ---------------------------------------------------------------- the module, the example
+
+
+X = da.zeros((4, 6), chunks=(2, 3))
+ERRORS = [
+    (TypeError, "x must be a dask array; got ndarray", lambda: ours.softmax(np.zeros((2, 3)))),
+    (ValueError, "logits must have known chunks", lambda: ours.cross_entropy(X[X[:, 0] > 1], [0])),
+    (ValueError, r"target must have shape \(4,\)", lambda: ours.cross_entropy(X, [0, 1])),
+    (
+        ValueError,
+        r"where must broadcast to the shape of the logits, \(4, 6\); got shape \(5,\)",
+        lambda: ours.softmax(X, where=np.ones(5, bool)),
+    ),
+    (
+        ValueError,
+        r"sample_weight must broadcast to the shape of the rows, \(4,\); got shape \(3,\)",
+        lambda: ours.cross_entropy(X, [0] * 4, sample_weight=[1, 2, 3]),
+    ),
+    (
+        ValueError,
+        r"class_weight must have shape \(6,\)",
+        lambda: ours.cross_entropy(X, [0] * 4, class_weight=[1, 2]),
+    ),
+    (
+        ValueError,
+        "reduction must be .* got 'all'",
+        lambda: ours.cross_entropy(X, [0] * 4, reduction="all"),
+    ),
+    (ValueError, "temperature must lie", lambda: ours.cross_entropy(X, [0] * 4, temperature=0.0)),
+    (np.exceptions.AxisError, "axis must lie", lambda: ours.softmax(X, axis=2)),
+    (
+        TypeError,
+        "target must not be sparse",
+        lambda: ours.cross_entropy(X, calls.sparse.csr_array((4, 6))),
+    ),
+    (
+        IndexError,
+        r"target must lie in \[0, 6\); got 6",
+        lambda: ours.cross_entropy(X, [0, 1, 6, 2]).compute(),
+    ),
+    (
+        IndexError,
+        r"target must lie in \[0, 6\); got -1",
+        lambda: ours.cross_entropy(X.rechunk((2, 6)), [0, 1, -1, 2]).compute(),
+    ),
+    (
+        TypeError,
+        "target must hold integers",
+        lambda: ours.cross_entropy(X, [0.0, 1, 2, 3]).compute(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "message", "call"), ERRORS, ids=[e[1][:40] for e in ERRORS])
+def test_an_error_says_what_is_wrong(kind, message, call):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_the_docstrings_run_as_written():
+    assert doctest.testmod(ours).failed == 0
+
+
+def test_the_example_stays_within_the_memory_of_its_workers(tmp_path):
+    path = Path(__file__).parents[2] / "examples" / "cluster.py"
+    assert len(path.read_text().splitlines()) <= 120
+    shape = ["--rows", "2048", "--classes", "8192", "--folder", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, str(path), *shape], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "64.00 MiB of logits" in done.stdout
+    numbers = re.search(r"loss (\S+), perplexity (\S+), gradient norm (\S+)", done.stdout)
+    assert abs(float(numbers[1]) - np.log(8192) - 0.5) < 0.05  # of normal numbers
+    assert abs(float(numbers[3]) - 2048**-0.5) < 1e-3  # -1 at each label, nearly
+    assert done.stdout.count("of the limit") == 2
+    assert not list(tmp_path.iterdir())
