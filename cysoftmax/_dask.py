@@ -267,6 +267,7 @@ def weigh_labels(labels, class_weight, sample_weight, options, n_classes):
     numbers[..., 0] = numbers[..., 1] = n_classes
     numbers[..., 2] = numbers[..., 3] = 1
     if class_weight is not None:
+        check_weights(class_weight, "class_weight")
         numbers[..., 1] = class_weight.sum()
         numbers[..., 3] = class_weight[np.where(ignored, 0, labels)]
     return settle(numbers, ignored, sample_weight)
@@ -283,9 +284,17 @@ def check_labels(labels, n_classes, ignore_index):
         raise IndexError(f"target must lie in [0, {n_classes}); got {labels[bad][0]}")
 
 
+def check_weights(weights, name):
+    """Raise an error unless all weights are finite and >= 0."""
+    bad = ~((weights >= 0) & (weights < np.inf))
+    if bad.any():
+        raise ValueError(f"{name} must be finite and >= 0; got {weights[bad][0]}")
+
+
 def settle(numbers, ignored, sample_weight):
     """Finish `weights`: whether a row counts, and its weight."""
     sample = np.ones(numbers.shape[:-1]) if sample_weight is None else only(sample_weight)
+    check_weights(sample, "sample_weight")
     numbers[..., 4] = ~ignored & (numbers[..., 0] != 0) & (sample != 0)
     numbers[..., 5] = np.where(numbers[..., 4] != 0, sample * numbers[..., 3], 0)
     return numbers
@@ -296,6 +305,7 @@ def masses_of_block(target, labels, where, class_weight, first, shape, axis):
     rows = shape[:axis] + shape[axis + 1 :]
     n = shape[axis]
     omega = np.ones(n) if class_weight is None else class_weight.astype(float)
+    check_weights(omega, "class_weight")
     numbers = np.empty((*rows, 5))
     numbers[..., 0], numbers[..., 1] = n, omega.sum()
     if where is not None:

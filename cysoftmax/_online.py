@@ -32,7 +32,7 @@ class OnlineSoftmax:
     and `cross_entropy_grad`, rows of which the model is certain included: a merge adds some 2**-64
     to the error of the sum without the largest term. The state of a single block gives the same
     bits as these functions. ``a.merge(b)`` has the same bits as ``b.merge(a)``; another grouping of
-    three states may change the last bit of the sum in 2**-53 of its value.
+    three states may change last bits.
 
     References
     ----------

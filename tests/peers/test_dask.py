@@ -331,6 +331,16 @@ ERRORS = [
     ),
     (
         ValueError,
+        "sample_weight must be finite and >= 0; got -1",
+        lambda: ours.cross_entropy(X, [0] * 4, sample_weight=[1, -1, 1, 1]).compute(),
+    ),
+    (
+        ValueError,
+        "class_weight must be finite and >= 0; got nan",
+        lambda: ours.cross_entropy(X, [0] * 4, class_weight=[1, np.nan, *[1] * 4]).compute(),
+    ),
+    (
+        ValueError,
         "reduction must be .* got 'all'",
         lambda: ours.cross_entropy(X, [0] * 4, reduction="all"),
     ),
