@@ -20,6 +20,8 @@ A task runs on one thread, unless `n_threads` says more. Errors of arguments tha
 see, such as labels that are out of range, are raised by ``compute``.
 """
 
+from __future__ import annotations  # the documentation is made without dask
+
 from typing import Any, NamedTuple
 
 import dask.array as da  # type: ignore[import-not-found, unused-ignore]

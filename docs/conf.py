@@ -75,7 +75,7 @@ def read_page(app, docname, source):
 # ---------------------------------------------------------------- docstrings
 
 autosummary_generate = True
-autodoc_mock_imports = ["torch", "cysoftmax._torch"]  # docstrings need no PyTorch
+autodoc_mock_imports = ["torch", "cysoftmax._torch", "dask"]  # docstrings need neither
 default_role = "autolink"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
@@ -84,10 +84,14 @@ nitpick_ignore = [  # of other projects
     ("py:class", "Tensor"),
     ("py:class", "numpy.ndarray"),
     ("py:class", "torch.dtype"),
+    ("py:class", "dask.array.Array"),
     ("py:obj", "numpy.argmax"),
     # What a docstring has in words.
     ("py:class", "cysoftmax.boosting.Metric"),
     ("py:class", "cysoftmax.boosting.Objective"),
+    ("py:class", "cysoftmax.dask.CrossEntropy"),
+    ("py:class", "cysoftmax.dask.GradHess"),
+    ("py:class", "cysoftmax.dask.RowStats"),
     ("py:obj", "out"),  # the argument: autolink could import the folder of the demos
 ]
 
