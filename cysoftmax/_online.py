@@ -24,7 +24,7 @@ class OnlineSoftmax:
     logits may lie in several files, processes or computers, of which only states are exchanged: 32
     bytes for each row.
 
-    States are made by `OnlineSoftmax.of`. They do not change, and can be pickled.
+    States are made by ``OnlineSoftmax.of``. They do not change, and can be pickled.
 
     Notes
     -----

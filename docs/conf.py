@@ -46,6 +46,8 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "RELEASING.md": "releasing.md",
+    "SECURITY.md": "security.md",
 }
 ONLY_A_LINK = re.compile(r"^\[[^]]*\]\(\.\./(\w+\.md)\)$", re.MULTILINE)
 RELATIVE_LINK = re.compile(r"(\]\()(?!https?:|#)([^)#]+)")
