@@ -93,7 +93,9 @@ def convert(value, name):
         # The class itself, since a subclass may not accept a message as its only argument.
         kind = next(kind for kind in CONVERSION_ERRORS if isinstance(error, kind))
         cure = ""
-        if str(getattr(value, "dtype", None)) == "torch.bfloat16":
+        if getattr(value, "requires_grad", False):
+            cure = " (the functions of cysoftmax.torch keep gradients)"
+        elif str(getattr(value, "dtype", None)) == "torch.bfloat16":
             cure = " (.float() converts it)"
         raise kind(f"{name} must be an array; got {type(value).__name__}: {error}{cure}") from error
 

@@ -105,8 +105,8 @@ label_smoothing : float, default 0.0
     "reduction": """\
 reduction : {"mean", "sum", "none"}, default "mean"
         The mean or the sum of the losses of all rows, or the loss of each row. "mean" divides
-        by the sum of the weights of the rows. Without options, the weight of a row is 1 for a
-        class index, and the sum of the entries for a distribution.""",
+        by the sum of the weights of the rows, and is NaN if that is 0. Without options, the weight
+        of a row is 1 for a class index, and the sum of the entries for a distribution.""",
     "scale": """\
 scale : float or array_like, default 1.0
         The gradient, but not the loss, is multiplied by it: one number, or one for each row
@@ -154,6 +154,11 @@ TypeError
     MemoryError
         If scratch memory (at most 1 MiB for each thread, and a few numbers for each row)
         cannot be allocated.""",
+    "block_weight": """\
+sample_weight : array_like, optional
+        One weight for each row, finite and >= 0, by which its loss is multiplied; broadcast to
+        the shape of the rows. A bool array keeps the rows where it is True, and so leaves out
+        padding, whatever its logits are. For class weights, multiply it by that of each label.""",
     "distributions": """\
 distributions : array_like of shape (n, n_classes), optional
         Soft labels. The label of a row of the data is then the number of its distribution here:

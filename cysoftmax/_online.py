@@ -216,10 +216,11 @@ class OnlineSoftmax:
         target_logit : array_like
             The logit of the label of each row, of the shape of the rows and the dtype of the
             blocks.
-        {sample_weight}
-            (For class weights, multiply it by that of each label.)
+        {block_weight}
         {z_loss}
-        {reduction}
+        reduction : {{"mean", "sum", "none"}}, default "mean"
+            The mean or the sum of the losses of all rows, or the loss of each row. "mean" divides
+            by the sum of the weights of the rows.
 
         Returns
         -------
@@ -235,6 +236,8 @@ class OnlineSoftmax:
             If an argument has a wrong shape or value.
         """
         logit = _calls.convert(target_logit, "target_logit")
+        if logit.dtype.kind in "iu" and self._dtype == np.float64:
+            logit = logit.astype(np.float64)  # as those of a block of integers
         if logit.dtype != self._dtype and isinstance(target_logit, np.ndarray | np.generic):
             raise TypeError(f"target_logit must have dtype {self._dtype}; got {logit.dtype}")
         if logit.shape != self._shape:
@@ -276,18 +279,20 @@ class OnlineSoftmax:
             One of the blocks of which this is the state. This is not checked.
         target : array_like
             The class index of each row, counted over all blocks, of any integer dtype and of the
-            shape of the rows. Labels of classes in other blocks, [first_class, first_class + n) are
-            those of this one, subtract nothing here.
+            shape of the rows. The classes of this block are first_class, first_class + 1, ...; a
+            label of another block subtracts nothing here, and neither does one beyond all blocks,
+            whose number is not known.
         first_class : int, default 0
             The index of the first class of the block.
         {axis}
-        {sample_weight}
-            (For class weights, multiply it by that of each label.)
-        {ignore_index}
+        {block_weight}
+        ignore_index : int, optional
+            Rows with this label are ignored: their weight and their gradient are 0.
         {z_loss}
         where : array_like of bool, optional
             The mask that the block had.
-        {reduction}
+        reduction : {{"mean", "sum", "none"}}, default "mean"
+            Of which loss the gradient is: of the mean, or of the sum ("none" gives the same).
         {scale}
         {out}
         {n_threads}
@@ -345,12 +350,23 @@ class OnlineSoftmax:
             raise ValueError(f"target must have shape {self._shape}; got {labels.shape}")
         ignored = self._masked()
         if ignore_index is not None:
-            ignored |= labels == operator.index(ignore_index)
+            ignored |= labels == index_of(ignore_index, "ignore_index")
         bad = np.argwhere((labels < 0) & ~ignored)
         if len(bad):
             where = tuple(int(i) for i in bad[0])
             raise IndexError(f"target must be >= 0; got {labels[where]} at index {where}")
-        return operator.index(first_class), ignored, labels
+        first = index_of(first_class, "first_class")
+        if first < 0:
+            raise ValueError(f"first_class must be >= 0; got {first}")
+        return first, ignored, labels
+
+
+def index_of(value, name):
+    """Return an integer argument as an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
 
 
 def entries_of_labels(labels, first_class, n_classes, ignored):

@@ -113,9 +113,10 @@ class Loss:
         if table.shape[1] != n_classes:
             raise ValueError(
                 f"distributions must have shape (n, {n_classes}), a column for each class; got "
-                f"{table.shape}"
+                f"{table.shape} (estimators that are classifiers take row numbers for classes: use "
+                f"a regressor, with num_class={table.shape[1]})"
             )
-        if len(table) == n_rows > n_classes > labels.max():
+        if min(len(table), n_rows) > n_classes > labels.max():
             raise ValueError(
                 f"labels must be row numbers of distributions, such as np.arange({n_rows}); got "
                 f"numbers below {n_classes}, like classes"

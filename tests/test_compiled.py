@@ -80,7 +80,17 @@ def page(tmp_path_factory):
 
 def test_the_page_has_an_example_for_each_language():
     assert {Path(name).suffix for name in examples()} == {".pyx", ".c", ".cpp", ".py"}
-    assert PAGE.count("```") == 2 * len(examples())
+    assert PAGE.count("```") == 2 * (len(examples()) + 1)  # and the prototypes
+
+
+def test_the_page_has_the_prototypes_of_the_header():
+    header = Path(cysoftmax.get_include(), "cysoftmax.h").read_text()
+    pattern = r"^    ((?:void|double) \(\*\w+_f64\)\([^;]*;)"
+    members = [re.sub(r"\s+", " ", member) for member in re.findall(pattern, header, re.M)]
+    (block,) = re.findall(r"^```text\n(.*?)^```$", PAGE, re.M | re.S)
+    assert re.sub(r"\s+", " ", block).replace("; ", ";\n").split("\n") == [
+        re.sub(r"\(\*(\w+)\)", r"\1", member) for member in members
+    ] + [""]
 
 
 def test_the_example_in_cython_gives_the_bits_of_arrays(page):

@@ -435,6 +435,21 @@ ERRORS = [
         r"target must have shape \(3,\); got \(2,\)",
         lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1]),
     ),
+    (
+        ValueError,
+        "first_class must be >= 0; got -1",
+        lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], -1),
+    ),
+    (
+        TypeError,
+        "first_class must be an integer; got 4.0",
+        lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], 4.0),
+    ),
+    (
+        TypeError,
+        "ignore_index must be an integer; got 1.5",
+        lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], ignore_index=1.5),
+    ),
 ]
 
 
@@ -442,6 +457,12 @@ ERRORS = [
 def test_an_error_says_what_is_wrong(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_integers_are_float64_as_blocks_and_as_logits_of_labels():
+    block = np.array([[1, 5], [7, 2]])
+    state = OnlineSoftmax.of(block)
+    assert state.cross_entropy(block[:, 0]) == cysoftmax.cross_entropy(block, [0, 0])
 
 
 def test_the_bound_is_that_of_the_functions():

@@ -563,6 +563,7 @@ ROWS = np.zeros((4, 3), np.float32)
         ({"distributions": np.eye(3)}, [0, 1, 2, 3], IndexError, r"\[0, 3\); got .* \[0, 3\]"),
         ({"distributions": np.eye(4)}, [0, 1, 2, 3], ValueError, r"shape \(n, 3\).*got \(4, 4\)"),
         ({"distributions": ROWS}, [0, 1, 2, 1], ValueError, "below 3, like classes"),
+        ({"distributions": np.eye(9, 3)}, [0, 1, 2, 1], ValueError, "below 3, like classes"),
     ],
 )
 def test_wrong_labels_are_errors(library, options, labels, error, message):

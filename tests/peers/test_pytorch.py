@@ -33,6 +33,11 @@ def to_torch(array):
     return None if array is None else torch.tensor(array)
 
 
+def test_a_tensor_that_requires_grad_is_refused_with_the_way_out():
+    with pytest.raises(RuntimeError, match=r"functions of cysoftmax\.torch keep gradients"):
+        cysoftmax.softmax(torch.zeros(3, requires_grad=True))
+
+
 def with_grad(loss_of, x):
     """The value of a function of logits, and the gradient of its sum by autograd."""
     x = torch.tensor(x, requires_grad=True)
