@@ -68,8 +68,8 @@ def address_of(name, /):
     >>> prototype = ctypes.CFUNCTYPE(ctypes.c_double, pointer, size, size)
     >>> logsumexp = prototype(cysoftmax.address_of("logsumexp_f64"))
     >>> x = np.array([0.0, 0.0])
-    >>> logsumexp(x.ctypes.data, x.size, 1) == np.log(2)
-    True
+    >>> print(f"{logsumexp(x.ctypes.data, x.size, 1):.6f}")    # log 2
+    0.693147
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string; got {type(name).__name__}")
