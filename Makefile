@@ -90,7 +90,7 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 
 .PHONY: test-peers
 test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, dask
-	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -m peers tests/peers
+	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -n 2 --dist loadfile -m peers tests/peers
 
 .PHONY: accuracy
 accuracy: build $(PEERS)/.tools  ## Write the largest errors, beside other libraries, into docs/accuracy.md
@@ -400,7 +400,7 @@ wheels: $(RELEASE)/.tools  ## Build sdist and wheels into dist/, check them, tes
 
 .PHONY: check-release
 check-release:  ## Say what is missing before a release; TAG=v1.2.3 compares it with the version
-	$(PYTHON) tools/check_release.py $(TAG)
+	$(PYTHON) tools/check_release.py "$$TAG"
 
 .PHONY: lint-workflows
 lint-workflows: $(VENV)/.workflows  ## Check workflows, issue forms, CITATION.cff and the list of wheels

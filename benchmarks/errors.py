@@ -256,8 +256,9 @@ def errors_in_ulp(results, exact, dtype):
 
 
 def worse(found, errors):
+    """Note the errors that are larger than those found so far. A NaN stays."""
     for name, error in errors.items():
-        found[name] = max(error, found.get(name, 0.0)) if error == error else error
+        found[name] = float(np.maximum(error, found.get(name, 0.0)))
 
 
 class Found(NamedTuple):

@@ -366,6 +366,8 @@ def loss_of_block(bint grad, given, dtype, block, axis, target, options, scale, 
             copy_overlapping_options(options, last_work)
         loss = _core.cross_entropy(GRAD if grad else LOSS, x, target, last_work, losses, None,
                                    scale, False, False, options, n_threads, divisor, given)
+    elif divisor[0] == 0:
+        loss = np.nan
     return copy_to_out(work, out) if grad else loss
 
 

@@ -215,7 +215,7 @@ class OnlineSoftmax:
         ----------
         target_logit : array_like
             The logit of the label of each row, of the shape of the rows and the dtype of the
-            blocks.
+            blocks. That it is one of the row's logits is not checked.
         {block_weight}
         {z_loss}
         reduction : {{"mean", "sum", "none"}}, default "mean"
@@ -238,7 +238,8 @@ class OnlineSoftmax:
         logit = _calls.convert(target_logit, "target_logit")
         if logit.dtype.kind in "iu" and self._dtype == np.float64:
             logit = logit.astype(np.float64)  # as those of a block of integers
-        if logit.dtype != self._dtype and isinstance(target_logit, np.ndarray | np.generic):
+        given = isinstance(target_logit, np.ndarray | np.generic)  # a list has no dtype
+        if given and logit.dtype.newbyteorder("=") != self._dtype:
             raise TypeError(f"target_logit must have dtype {self._dtype}; got {logit.dtype}")
         if logit.shape != self._shape:
             raise ValueError(f"target_logit must have shape {self._shape}; got {logit.shape}")
@@ -310,7 +311,10 @@ class OnlineSoftmax:
         """
         first, ignored, labels = self._labels(target, first_class, ignore_index)
         array = _calls.convert(block, "block")
-        n_classes = array.shape[axis] if array.ndim else 0
+        try:
+            n_classes = array.shape[axis]
+        except (IndexError, TypeError):
+            n_classes = 0  # loss_of_block says what is wrong with the axis
         options = self._options(sample_weight=sample_weight, z_loss=z_loss, where=where)
         return _calls.loss_of_block(
             True, self._given(ignored), self._dtype, array, axis,
@@ -356,14 +360,16 @@ class OnlineSoftmax:
             where = tuple(int(i) for i in bad[0])
             raise IndexError(f"target must be >= 0; got {labels[where]} at index {where}")
         first = index_of(first_class, "first_class")
-        if first < 0:
-            raise ValueError(f"first_class must be >= 0; got {first}")
+        if not 0 <= first < 2**63:
+            raise ValueError(f"first_class must lie in [0, 2**63); got {first}")
         return first, ignored, labels
 
 
 def index_of(value, name):
     """Return an integer argument as an int."""
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer; got {value!r}") from None

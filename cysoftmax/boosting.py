@@ -80,6 +80,11 @@ class Loss:
         if weight is not None and len(weight) == 0:  # what XGBoost has for no weights
             weight = None
         labels, scores = np.asarray(labels), np.asarray(scores)
+        if weight is not None and np.shape(weight) != np.shape(labels)[:1]:
+            raise ValueError(
+                f"weights must have shape {np.shape(labels)[:1]}, one for each row; got "
+                f"{np.shape(weight)}"
+            )
         if scores.dtype != np.float32:
             scores = scores.astype(np.float64, copy=False)
         n_rows = len(labels) if labels.ndim else 0
@@ -138,7 +143,7 @@ class Loss:
         table = self.distributions
         if table is None:
             return indices
-        if not (indices.min() >= 0 and indices.max() < len(table)):
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(table)):
             raise IndexError(
                 f"labels must be row numbers of distributions, in [0, {len(table)}); got "
                 f"numbers in [{indices.min()}, {indices.max()}]"
@@ -216,9 +221,14 @@ class Objective(Loss):
         weight = None if given.weight is None else given.weight[rows]
         target = self.target(given.labels[rows], rows.start)
         out = (grad, hess) if wide is None else tuple(array[: len(scores)] for array in wide)
-        cysoftmax.cross_entropy_grad_hess(
-            scores, target, sample_weight=weight, out=out, n_threads=1, **self.options
-        )
+        try:
+            cysoftmax.cross_entropy_grad_hess(
+                scores, target, sample_weight=weight, out=out, n_threads=1, **self.options
+            )
+        except IndexError as error:
+            if rows.start == 0:
+                raise
+            raise IndexError(f"{error}, counted from row {rows.start} on") from None
         np.multiply(out[1], self.factor(scores.shape[1]), out=out[1])
         if wide is not None:
             np.copyto(grad, out[0], casting="same_kind")

@@ -437,13 +437,18 @@ ERRORS = [
     ),
     (
         ValueError,
-        "first_class must be >= 0; got -1",
+        r"first_class must lie in \[0, 2\*\*63\); got -1",
         lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], -1),
     ),
     (
         TypeError,
         "first_class must be an integer; got 4.0",
         lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], 4.0),
+    ),
+    (
+        ValueError,  # an AxisError
+        r"axis must lie in \[-2, 2\); got 5",
+        lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], axis=5),
     ),
     (
         TypeError,
@@ -463,6 +468,14 @@ def test_integers_are_float64_as_blocks_and_as_logits_of_labels():
     block = np.array([[1, 5], [7, 2]])
     state = OnlineSoftmax.of(block)
     assert state.cross_entropy(block[:, 0]) == cysoftmax.cross_entropy(block, [0, 0])
+    swapped = block[:, 0].astype(">f8")
+    assert state.cross_entropy(swapped) == cysoftmax.cross_entropy(block, [0, 0])
+
+
+def test_the_mean_of_no_rows_is_nan():
+    state = OnlineSoftmax.of(np.zeros((0, 3)))
+    assert np.isnan(state.cross_entropy(np.zeros(0)))
+    assert state.cross_entropy(np.zeros(0), reduction="sum") == 0
 
 
 def test_the_bound_is_that_of_the_functions():

@@ -344,15 +344,21 @@ def test_a_signal_is_handled_after_the_call_when_its_results_are_complete():
     import numpy as np, cysoftmax as cs
 
     x = np.zeros((40_000, 1000), np.float32)
-    out = np.full_like(x, np.nan)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.003)
-    try:
-        cs.softmax(x, out=out)
-    except KeyboardInterrupt:
-        print(np.isnan(out).any(), signal.getitimer(signal.ITIMER_REAL)[0])
+    found = []
+    while True not in found and len(found) < 100:  # the signal may come before the call
+        out = np.full_like(x, np.nan)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.003)
+            cs.softmax(x, out=out)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            done = ~np.isnan(out)
+            assert done.all() or not done.any()
+            found.append(bool(done.all()))
+    print(found[-1])
     """
-    assert run(code) == "False 0.0"
+    assert run(code) == "True"
 
 
 @needs_gomp

@@ -114,9 +114,10 @@ def pack_again(sdist, place):
     time and everywhere."""
     seconds = int(os.environ["SOURCE_DATE_EPOCH"])
     place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f"{place.name}.unfinished")
     with (
         tarfile.open(sdist) as old,
-        open(place, "wb") as file,
+        open(unfinished, "wb") as file,
         gzip.GzipFile("", "wb", 9, file, seconds) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as new,
     ):
@@ -125,6 +126,7 @@ def pack_again(sdist, place):
             plain.size, plain.mtime = entry.size, seconds
             plain.mode = 0o755 if entry.mode & 0o100 else 0o644
             new.addfile(plain, old.extractfile(entry))
+    os.replace(unfinished, place)
     return place
 
 
@@ -219,6 +221,8 @@ def main():
                         default=["oldest", "newest"])  # fmt: skip
     options = parser.parse_args()
     work, folder = options.work.resolve(), options.folder.resolve()
+    if work.exists() and any(work.iterdir()) and ROOT / "build" not in work.parents:
+        parser.error(f"--work must be empty, or lie in {ROOT / 'build'}; got {work}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     os.environ["SOURCE_DATE_EPOCH"] = commit_time()

@@ -573,6 +573,29 @@ def test_wrong_labels_are_errors(library, options, labels, error, message):
 
 
 @by_library
+def test_weights_are_one_for_each_row(library):
+    for n in 1, 5:
+        for kind in OBJECTIVES, METRICS:
+            with pytest.raises(ValueError, match=rf"weights must have shape \(4,\).*\({n},\)"):
+                kind[library]()(np.zeros(4, np.float32), ROWS, np.ones(n))
+
+
+@by_library
+def test_a_bad_label_of_a_later_block_is_found_in_its_row(library):
+    labels = np.zeros(40_000, np.float32)
+    labels[39_999] = 7
+    with pytest.raises(IndexError, match=r"got 7 at index .* from row") as found:
+        OBJECTIVES[library]()(labels, np.zeros((40_000, 4), np.float32))
+    at = re.search(r"index \((\d+),\).* from row (\d+) on", str(found.value))
+    assert int(at[1]) + int(at[2]) == 39_999
+
+
+def test_a_metric_of_no_rows_is_nan():
+    scores = np.zeros((0, 3), np.float32)
+    assert np.isnan(xgboost_metric(np.eye(3))(np.zeros(0, np.float32), scores))
+
+
+@by_library
 def test_scores_of_one_class_are_an_error(library):
     for scores in np.zeros(4), np.zeros((4, 1)):
         with pytest.raises(ValueError, match="num_class is the number of classes"):
