@@ -36,6 +36,8 @@ def peak_memory():
 def evaluate(logits_path, labels, block_bytes):
     """Return the loss of each row, whether the model is right, and how probable it says that is."""
     shape = np.load(logits_path, mmap_mode="r").shape
+    if len(labels) != shape[0]:
+        raise SystemExit(f"error: {shape[0]} rows of logits need as many labels; got {len(labels)}")
     n_rows = max(1, block_bytes // (2 * shape[1]))
     losses, sure = np.empty(shape[0], np.float32), np.empty(shape[0], np.float32)
     right = np.empty(shape[0], bool)
@@ -83,6 +85,8 @@ def main(argv=None):
     parser.add_argument("--block", type=int, default=BLOCK, help="bytes of a block of logits")
     parser.add_argument("--output", type=Path, default=Path("out/evaluate.png"))
     args = parser.parse_args(argv)
+    if len(args.files) not in (0, 2):
+        parser.error("give the logits and the labels, or no file")
     folder = args.output.parent
     files = args.files or [folder / f"word_pairs_{name}.npy" for name in ("logits", "labels")]
     if not args.files:  # in a process of its own, whose memory is not counted
@@ -97,10 +101,7 @@ def main(argv=None):
     loss, size = losses.mean(dtype=np.float64), files[0].stat().st_size
     rows, said, were = reliability(sure, right)
     error = np.nansum(np.abs(said - were) * rows) / len(labels)
-    print(
-        f"perplexity {np.exp(loss):.2f} (loss {loss:.4f} nats), accuracy {right.mean():.4f},",
-        end=" ",
-    )
+    print(f"perplexity {np.exp(loss):.2f} (loss {loss:.4f} nats), accuracy {right.mean():.4f}")
     print(f"mean probability {sure.mean():.4f}, expected calibration error {error:.4f}")
     print(f"memory: {memory / 2**20:.1f} MiB for a file of {size / 2**20:.1f} MiB", end=" ")
     print(f"(limit {MOST_MEMORY / 2**20:.0f} MiB)")

@@ -71,8 +71,9 @@ class Files:
         for name, array in zip(self.names, (self.logits, self.labels), strict=True):
             np.save(name, array)
 
-    def evaluate(self, *options):
-        script = [sys.executable, FOLDER / "evaluate.py", *self.names, "--output", self.picture]
+    def evaluate(self, *options, names=None):
+        names = names or self.names
+        script = [sys.executable, FOLDER / "evaluate.py", *names, "--output", self.picture]
         return subprocess.run([*script, *options], capture_output=True, text=True, check=False)
 
 
@@ -112,6 +113,16 @@ def test_a_block_as_large_as_the_file_needs_more_memory_than_is_allowed(files):
     run = files.evaluate("--block", str(files.logits.nbytes))
     assert run.returncode == 1
     assert run.stderr.endswith("error: the evaluation needed more memory than the limit\n")
+
+
+def test_labels_of_other_rows_or_none_are_an_error(files, tmp_path):
+    np.save(tmp_path / "longer.npy", np.append(files.labels, 0))
+    run = files.evaluate(names=(files.names[0], tmp_path / "longer.npy"))
+    assert run.returncode == 1
+    assert "40000 rows of logits need as many labels; got 40001" in run.stderr
+    run = files.evaluate(names=files.names[:1])
+    assert run.returncode == 2
+    assert "give the logits and the labels, or no file" in run.stderr
 
 
 def test_the_logits_of_pairs_of_words_are_logarithms_of_probabilities(tmp_path):
