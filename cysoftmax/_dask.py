@@ -16,6 +16,7 @@ and without an index that is summed over, it fuses a task with the one that make
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import dask.array as da  # type: ignore[import-not-found, unused-ignore]
@@ -24,6 +25,7 @@ import numpy as np
 import cysoftmax
 from cysoftmax import _calls
 from cysoftmax._calls import make_options
+from cysoftmax._checks import check_class_weight, check_weights
 from cysoftmax._online import entries_of_labels
 
 WEIGHTS = 6  # numbers of a row in `weights`
@@ -38,6 +40,15 @@ class Options(NamedTuple):
     z_loss: float = 0.0
     temperature: float = 1.0
     n_threads: int | None = 1
+
+    def keywords(self):
+        """Return the options of a loss as the functions take them."""
+        return {name: value for name, value in self._asdict().items() if name != "axis"}
+
+    def as_numbers(self):
+        """Return the options, which were checked, as numbers of Python."""
+        label = None if self.ignore_index is None else operator.index(self.ignore_index)
+        return Options(self.axis, label, *map(float, self[2:5]), self.n_threads)
 
 
 # ---------------------------------------------------------------- arguments
@@ -54,10 +65,48 @@ def check_array(x, name, axis):
         raise ValueError(f"{name} must have known chunks (.compute_chunk_sizes() finds them)")
     if x.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension; got a scalar")
-    axis = range(x.ndim)[axis] if -x.ndim <= axis < x.ndim else None
-    if axis is None:
-        raise np.exceptions.AxisError(f"axis must lie in [{-x.ndim}, {x.ndim})")
-    return x, axis
+    as_array(x, name)
+    cysoftmax.softmax(np.empty((0,) * x.ndim), axis=axis)  # checks the axis
+    return x, range(x.ndim)[axis]
+
+
+def as_array(value, name):
+    """Return an argument as an array of dask or of NumPy."""
+    if hasattr(value, "tocsr"):
+        raise TypeError(f"{name} must not be sparse; got {type(value).__name__} (.toarray())")
+    if isinstance(value, da.Array):
+        refuse_mask(value._meta, name)
+        return value
+    return _calls.convert(value, name)
+
+
+def refuse_mask(array, name):
+    """Raise an error if an array of a chunk is masked."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must have no mask; got a dask array with masked chunks (da.ma.filled makes "
+            "plain ones)"
+        )
+
+
+def check_call(name, x, axis, *arrays, **options):
+    """Raise the error of a function for arguments of these dtypes, and for the values of those that
+    are no dask arrays. The function is called with logits of no rows; arguments that broadcast have
+    been given the shapes of the logits or of the rows before, by `like`."""
+    n = x.shape[axis]
+    if n == 0 and name not in ("softmax", "log_softmax", "logsumexp", "softmax_vjp"):
+        raise ValueError(f"logits must have at least one class; got shape {x.shape}")
+
+    def without_rows(value):
+        if not isinstance(value, da.Array):
+            return value
+        return np.empty((0, n) if value.ndim == x.ndim else 0, value.dtype)
+
+    class_weight = options.get("class_weight")
+    if isinstance(class_weight, da.Array):
+        options["class_weight"] = np.ones(class_weight.shape, class_weight.dtype)
+    options = {key: without_rows(value) for key, value in options.items()}
+    getattr(cysoftmax, name)(np.empty((0, n), x.dtype), *map(without_rows, arrays), **options)
 
 
 def like(value, x, name, axis=None):
@@ -65,11 +114,9 @@ def like(value, x, name, axis=None):
     is given; None stays None."""
     if value is None:
         return None
-    if hasattr(value, "tocsr"):
-        raise TypeError(f"{name} must not be sparse; got {type(value).__name__} (.toarray())")
     axes = [d for d in range(x.ndim) if d != axis]
     shape = tuple(x.shape[d] for d in axes)
-    array = da.asarray(value)
+    array = da.asarray(as_array(value, name))
     try:
         array = da.broadcast_to(array, shape)
     except ValueError:
@@ -82,15 +129,70 @@ def like(value, x, name, axis=None):
 
 def target_like(target, x, axis):
     """Return a target as a dask array with the chunks of x, and whether it holds labels."""
-    ndim = getattr(target, "ndim", np.ndim(target))
-    labels = ndim == x.ndim - 1
-    shape = tuple(n for d, n in enumerate(x.shape) if d != axis) if labels else x.shape
-    if not hasattr(target, "tocsr") and np.shape(target) != shape:
+    if target is None:
+        raise TypeError("target must be class indices or a distribution; got None")
+    array = as_array(target, "target")
+    labels = array.ndim == x.ndim - 1
+    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    if array.shape != (rows if labels else x.shape):
         raise ValueError(
-            f"target must have shape {x.shape[:axis] + x.shape[axis + 1 :]} (class indices) or "
-            f"{x.shape} (a distribution); got {np.shape(target)}"
+            f"target must have shape {rows} (class indices) or {x.shape} (a distribution); got "
+            f"{array.shape}"
         )
-    return like(target, x, "target", axis if labels else None), labels
+    if array.size == 0 and not hasattr(target, "dtype"):
+        array = array.astype(np.intp)  # an empty list says nothing about its dtype
+    return like(array, x, "target", axis if labels else None), labels
+
+
+def vectors_like(v, p, axis):
+    """Return vectors of softmax_vjp as an array of dask or NumPy with the shape and dtype of p."""
+    array = as_array(v, "v")
+    if isinstance(v, list | tuple):  # of Python numbers, which have no dtype of NumPy
+        array = _calls.cast(array, p.dtype)
+    if array.shape != p.shape:
+        raise ValueError(f"v must have the shape of p, {p.shape}; got {array.shape}")
+    array = like(array, p, "v")
+    check_call("softmax_vjp", p, axis, array)
+    return array
+
+
+def prepare_class_weight(value, x, axis):
+    """Return class weights as the core has them, in one chunk and the dtype computed in, and the
+    exponent of the power of two by which they were divided, an int or a dask array."""
+    if value is None:
+        return None, 0
+    if not isinstance(value, da.Array):
+        weights, exponent = core_weights(as_array(value, "class_weight"), x.dtype)
+        return da.from_array(weights, chunks=-1), exponent
+    pair = value.rechunk(-1), ("class",)
+    weights = blockwise(class_weights, ("class",), *pair, dtype=row_real(x.dtype), of=x.dtype)
+    return weights, blockwise(class_exponent, (), *pair, of=x.dtype)
+
+
+def core_weights(class_weight, dtype):
+    """Return class weights as the core has them for logits of a dtype, and their exponent."""
+    like = np.empty((0, len(class_weight)), dtype)
+    return check_class_weight(class_weight, like, 1)[:2]
+
+
+def class_weights(block, of):
+    return core_weights(only(block), of)[0]
+
+
+def class_exponent(block, of):
+    return np.array(core_weights(only(block), of)[1])
+
+
+def prepare_sample_weight(value, reduction):
+    """Return sample weights; for a mean, divided by a power of two if they are far from 1, unless
+    they are a dask array."""
+    if value is None or isinstance(value, da.Array):
+        return value
+    weights = as_array(value, "sample_weight").astype(float)
+    largest = check_weights(weights, "sample_weight")[1]
+    if reduction != "mean" or largest == 0 or 2.0**-300 <= largest <= 2.0**300:
+        return weights
+    return np.ldexp(weights, -math.frexp(largest)[1])
 
 
 def real(dtype):
@@ -118,6 +220,7 @@ def only(block):
     """Return the only block of what may be a list of one."""
     while isinstance(block, list):
         (block,) = block
+    refuse_mask(block, "each argument")
     return block
 
 
@@ -151,6 +254,22 @@ def call(name, *arrays, **options):
     return getattr(cysoftmax, name)(*map(only, arrays), **options)
 
 
+def of_chunk(task):
+    """Make a task say in its errors that the index of a value is one within a chunk."""
+
+    @functools.wraps(task)
+    def call(*arguments, **more):
+        try:
+            return task(*arguments, **more)
+        except (IndexError, ValueError) as error:
+            if " at index " not in str(error):
+                raise
+            raise type(error)(f"{error}; the index is the one within a chunk") from None
+
+    return call
+
+
+@of_chunk
 def call_with(name, names, axis, first, *arrays, **options):
     """Do what the function does, given arrays as the options of those names, which may be None."""
     arrays = [only(array) for array in arrays]
@@ -173,14 +292,14 @@ def items(both, x, axis, dtypes, of_rows):
     ]
 
 
+@of_chunk
 def loss_and_grad(x, target, where, class_weight, sample_weight, scale, divisor, with_loss,
                   with_grad, options):  # fmt: skip
     """Compute the losses of some rows, and the gradient of their sum over the divisor."""
     part, exponent = only(divisor)
     given = options_of(options, class_weight, sample_weight, where, options.ignore_index)
-    scale = 1.0 if scale is None else only(scale)
     return _calls.losses_and_grad(
-        with_loss, with_grad, only(x), only(target), options.axis, given, scale,
+        with_loss, with_grad, only(x), only(target), options.axis, given, only(scale),
         (float(part), int(exponent)), options.n_threads,
     )  # fmt: skip
 
@@ -195,6 +314,7 @@ def options_of(options, class_weight, sample_weight, where, ignore_index=None, *
     )  # fmt: skip
 
 
+@of_chunk
 def weight_of_chunk(target, where, class_weight, sample_weight, options, shape=None, of=None):
     """Compute what some rows weigh together, as a float and an exponent."""
     target = only(target)
@@ -207,7 +327,11 @@ def weight_of_chunk(target, where, class_weight, sample_weight, options, shape=N
 def add_weights(blocks):
     """Add the weights of all chunks, each a float and an exponent."""
     pairs = np.concatenate([np.ravel(block) for block in flat(blocks)]).reshape(-1, 2)
-    return np.array([math.fsum(math.ldexp(part, int(k)) for part, k in pairs), 0.0])
+    exponent = pairs[pairs[:, 0] != 0, 1].max(initial=-np.inf)
+    if exponent == -np.inf:  # all weights are 0
+        return np.zeros(2)
+    parts = np.ldexp(pairs[:, 0], (pairs[:, 1] - exponent).astype(int))
+    return np.array([math.fsum(parts), exponent])
 
 
 def flat(blocks):
@@ -256,6 +380,7 @@ def gather(blocks, divisor):
 # ---------------------------------------------------------------- rows are cut
 
 
+@of_chunk
 def weigh_labels(labels, class_weight, sample_weight, options, n_classes):
     """Compute `weights` of rows that have labels and no mask."""
     labels, class_weight = only(labels), only(class_weight)
@@ -267,8 +392,7 @@ def weigh_labels(labels, class_weight, sample_weight, options, n_classes):
     numbers[..., 0] = numbers[..., 1] = n_classes
     numbers[..., 2] = numbers[..., 3] = 1
     if class_weight is not None:
-        check_weights(class_weight, "class_weight")
-        numbers[..., 1] = class_weight.sum()
+        numbers[..., 1] = class_weight.sum(dtype=float)
         numbers[..., 3] = class_weight[np.where(ignored, 0, labels)]
     return settle(numbers, ignored, sample_weight)
 
@@ -281,20 +405,17 @@ def check_labels(labels, n_classes, ignore_index):
     if ignore_index is not None:
         bad &= labels != ignore_index
     if bad.any():
-        raise IndexError(f"target must lie in [0, {n_classes}); got {labels[bad][0]}")
-
-
-def check_weights(weights, name):
-    """Raise an error unless all weights are finite and >= 0."""
-    bad = ~((weights >= 0) & (weights < np.inf))
-    if bad.any():
-        raise ValueError(f"{name} must be finite and >= 0; got {weights[bad][0]}")
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = f" at index {where}" if where else ""
+        raise IndexError(f"target must lie in [0, {n_classes}); got {labels[where]}{at}")
 
 
 def settle(numbers, ignored, sample_weight):
     """Finish `weights`: whether a row counts, and its weight."""
-    sample = np.ones(numbers.shape[:-1]) if sample_weight is None else only(sample_weight)
-    check_weights(sample, "sample_weight")
+    sample = np.ones(numbers.shape[:-1])
+    if sample_weight is not None:
+        sample = only(sample_weight).astype(float)
+        check_weights(sample, "sample_weight")
     numbers[..., 4] = ~ignored & (numbers[..., 0] != 0) & (sample != 0)
     numbers[..., 5] = np.where(numbers[..., 4] != 0, sample * numbers[..., 3], 0)
     return numbers
@@ -305,7 +426,6 @@ def masses_of_block(target, labels, where, class_weight, first, shape, axis):
     rows = shape[:axis] + shape[axis + 1 :]
     n = shape[axis]
     omega = np.ones(n) if class_weight is None else class_weight.astype(float)
-    check_weights(omega, "class_weight")
     numbers = np.empty((*rows, 5))
     numbers[..., 0], numbers[..., 1] = n, omega.sum()
     if where is not None:
@@ -314,7 +434,8 @@ def masses_of_block(target, labels, where, class_weight, first, shape, axis):
     if labels:
         inside = (target >= first) & (target < first + n)
         numbers[..., 2] = numbers[..., 4] = inside
-        numbers[..., 3] = np.where(inside, omega[np.where(inside, target - first, 0)], 0)
+        numbers[..., 3] = 0
+        numbers[inside, 3] = omega[target[inside].astype(np.int64) - first]
     else:
         masses = np.moveaxis(target, axis, -1)
         numbers[..., 2] = masses.sum(-1, dtype=float)
@@ -327,11 +448,12 @@ def weigh_block(target, where, class_weight, first, labels, axis):
     """Compute what the target and the mask of a block weigh."""
     shape = only(where if where is not None else target).shape
     numbers = masses_of_block(
-        only(target), labels, only(where), only(class_weight), only(first)[0], shape, axis
+        only(target), labels, only(where), only(class_weight), int(only(first)[0]), shape, axis
     )
     return numbers[..., None, :]
 
 
+@of_chunk
 def add_masses(blocks, labels, sample_weight, options, n_classes):
     """Compute `weights` from what the blocks of rows weigh."""
     total = sum(block[..., 0, :] for block in flat(blocks))
@@ -348,7 +470,9 @@ def add_masses(blocks, labels, sample_weight, options, n_classes):
 
 def weight_of_rows(weights):
     """Compute the sum of the weights of some rows, as weight_of_chunk does."""
-    return np.array([np.sum(only(weights)[..., 5]), 0.0])
+    weights = only(weights)[..., 5]
+    exponent = math.frexp(weights.max(initial=0))[1]
+    return np.array([np.sum(np.ldexp(weights, -exponent)), exponent])
 
 
 def totals_of(x, where, axis, temperature, n_threads):
@@ -372,6 +496,8 @@ def state_and_dots(x, where, target, weights, class_weight, first, options, labe
     counts = weights[..., 4] != 0
     numbers = np.zeros((*base.shape, 1, 6))
     numbers[..., 0, :4] = np.moveaxis(totals, 0, -1)
+    if x.shape[axis] == 0:
+        return numbers
     if labels and options.label_smoothing == 0:
         inside = counts & (target >= first) & (target < first + x.shape[axis])
         place = np.expand_dims(np.where(inside, target.astype(np.int64) - first, 0), axis)
@@ -383,7 +509,7 @@ def state_and_dots(x, where, target, weights, class_weight, first, options, labe
             dots = np.where(mass != 0, mass * ((base - logit) / options.temperature), 0)
     else:
         given = np.concatenate([[base], np.ones((1, *base.shape)), np.zeros((2, *base.shape)),
-                                last(weights[..., :5])])  # fmt: skip
+                                last(in_unit_of(class_weight, weights))])  # fmt: skip
         dots = np.zeros(base.shape)
         _calls.loss_of_block(
             False, given, real(x.dtype), np.moveaxis(x, axis, -1), -1,
@@ -395,6 +521,24 @@ def state_and_dots(x, where, target, weights, class_weight, first, options, labe
         mass = np.where(counts, mass_of_all(part[..., 3], part[..., 1], weights, options), 0)
     numbers[..., 0, 4], numbers[..., 0, 5] = dots, mass
     return numbers
+
+
+def in_unit_of(class_weight, weights):
+    """Return the first five of `weights`, with the masses in the unit that the core chooses for the
+    class weights of a block: it divides them by a power of two if all of them are small."""
+    weights = weights[..., :5].copy()
+    exponent = 0 if class_weight is None else core_weights(class_weight, class_weight.dtype)[1]
+    if exponent != 0:
+        masses = weights[..., [1, 3]]
+        with np.errstate(all="ignore"):
+            weights[..., [1, 3]] = np.ldexp(masses, -exponent)
+        if (np.isfinite(masses) & ~np.isfinite(weights[..., [1, 3]])).any():
+            raise ValueError(
+                "class_weight must have in each chunk of classes a weight of 2**-1000 of the "
+                f"largest or more, or only zeros; got {class_weight.max()} as the largest of a "
+                "chunk (of weights divided by a power of two)"
+            )
+    return weights
 
 
 def moved(where, axis):
@@ -429,6 +573,17 @@ def merge(blocks, options):
 
 def loss_of(merged):
     return merged[..., 4]
+
+
+def times_unit(losses, unit):
+    """Multiply losses by the power of two by which class weights were divided."""
+    with np.errstate(all="ignore"):
+        return np.ldexp(losses, -int(only(unit)[1]))
+
+
+def unit_of(exponent):
+    """Return what the sum of losses is divided by, as a float and an exponent."""
+    return np.array([1.0, -int(only(exponent))])
 
 
 def merge_with_loss(blocks, weights, sample_weight, options):
@@ -470,13 +625,14 @@ def grad_of_block(x, merged, weights, target, where, sample_weight, scale, class
     """Compute the gradient with respect to a block of logits."""
     weights, first = only(weights), int(only(first)[0])
     part, exponent = only(divisor)
-    given = np.concatenate([last(only(merged)[..., :4]), last(weights[..., :5])])
+    class_weight = only(class_weight)
+    given = np.concatenate([last(only(merged)[..., :4]), last(in_unit_of(class_weight, weights))])
     options_here = options_of(options, class_weight, sample_weight, where)
     ignored = weights[..., 4] == 0
     return _calls.loss_of_block(
         True, given, real(x.dtype), x, options.axis,
         target_of_block(only(target), labels, first, x.shape, options.axis, ignored),
-        options_here, 1.0 if scale is None else only(scale), (float(part), int(exponent)), None,
+        options_here, only(scale), (float(part), int(exponent)), None,
         None, options.n_threads,
     )  # fmt: skip
 
@@ -518,26 +674,25 @@ def states(x, axis, where, options):
 class Loss:
     """The graphs of a loss and its gradient."""
 
-    def __init__(self, x, target, where, class_weight, sample_weight, scale, options):
-        self.x, self.axis, self.options = x, options.axis, options
+    def __init__(self, x, target, where, class_weight, sample_weight, scale, reduction, options):
+        self.x, self.axis, self.reduction = x, options.axis, reduction
         self.index, self.rows = indices(x, self.axis)
         self.classes = self.index[self.axis]
         self.target, self.labels = target_like(target, x, self.axis)
         self.where = like(where, x, "where")
+        sample = like(sample_weight, x, "sample_weight", self.axis)
+        if np.ndim(as_array(scale, "scale")) != 0 or isinstance(scale, da.Array):
+            scale = like(scale, x, "scale", self.axis)
+        check_call(
+            "cross_entropy_grad", x, self.axis, self.target, where=self.where,
+            class_weight=class_weight, sample_weight=sample, scale=scale, reduction=reduction,
+            **options.keywords(),
+        )  # fmt: skip
+        self.options = options.as_numbers()
+        self.scale = scale if isinstance(scale, da.Array) else float(scale)
+        self.class_weight, self.exponent = prepare_class_weight(class_weight, x, self.axis)
+        sample_weight = prepare_sample_weight(sample_weight, reduction)
         self.sample_weight = like(sample_weight, x, "sample_weight", self.axis)
-        self.scale = None
-        if not (isinstance(scale, float) and scale == 1):
-            self.scale = like(scale, x, "scale", self.axis).astype(float)
-        self.class_weight = None
-        if class_weight is not None:
-            self.class_weight = da.asarray(class_weight)
-            if self.class_weight.shape != (x.shape[self.axis],):
-                raise ValueError(
-                    f"class_weight must have shape {(x.shape[self.axis],)}, one number for each "
-                    f"class; got shape {self.class_weight.shape}"
-                )
-            # In the dtype in which the core has it.
-            self.class_weight = self.class_weight.astype(row_real(x.dtype)).rechunk(-1)
         self.cut = is_cut(x, self.axis)
 
     # What tasks are given, with the indices.
@@ -553,6 +708,10 @@ class Loss:
     @property
     def of_sample_weight(self):
         return optional(self.sample_weight, self.rows)
+
+    @property
+    def of_scale(self):
+        return self.scale, self.rows if isinstance(self.scale, da.Array) else None
 
     @property
     def all_class_weights(self):
@@ -613,31 +772,40 @@ class Loss:
             )  # fmt: skip
         return blockwise(add_weights, (), parts, self.rows)
 
+    @functools.cached_property
+    def unit(self):
+        """What a sum of losses is divided by, as a float and an exponent."""
+        if isinstance(self.exponent, da.Array):
+            return blockwise(unit_of, (), self.exponent, ())
+        return self.constant(1.0, -self.exponent)
+
     @staticmethod
-    def constant(number):
-        return blockwise(np.array, (), [number, 0.0], None)
+    def constant(number, exponent=0):
+        return blockwise(np.array, (), [number, float(exponent)], None)
 
     # Loss and gradient.
 
-    def of(self, with_loss, with_grad, reduction):
+    def of(self, with_loss, with_grad):
         """Return the loss and the gradient, each None unless it is wanted."""
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-        divisor = (self.divisor if reduction == "mean" else self.constant(1.0)), ()
+        divisor = (self.divisor if self.reduction == "mean" else self.unit), ()
         if self.cut:
             losses = blockwise(loss_of, self.rows, self.merged, self.rows) if with_loss else None
             grad = self.grad_of_blocks(divisor) if with_grad else None
         else:
             both = blockwise(
                 loss_and_grad, self.index, self.x, self.index, *self.of_target, *self.of_where,
-                *self.all_class_weights, *self.of_sample_weight, *optional(self.scale, self.rows),
+                *self.all_class_weights, *self.of_sample_weight, *self.of_scale,
                 *divisor, dtype=real(self.x.dtype), options=self.options, with_loss=with_loss,
                 with_grad=with_grad,
             )  # fmt: skip
             dtypes = np.float64 if with_loss else None, real(self.x.dtype) if with_grad else None
             losses, grad = items(both, self.x, self.axis, dtypes, (True, False))
-        if losses is None or reduction == "none":
-            return None if losses is None else losses.astype(row_real(self.x.dtype)), grad
+        if losses is None:
+            return None, grad
+        if self.reduction == "none":
+            if isinstance(self.exponent, da.Array) or self.exponent != 0:
+                losses = blockwise(times_unit, self.rows, losses, self.rows, self.unit, ())
+            return losses.astype(row_real(self.x.dtype)), grad
         return blockwise(gather, (), losses, self.rows, *divisor), grad
 
     @functools.cached_property
@@ -657,6 +825,6 @@ class Loss:
         return blockwise(
             grad_of_block, self.index, self.x, self.index, self.merged, self.rows,
             *self.of_weights, *self.of_target, *self.of_where, *self.of_sample_weight,
-            *optional(self.scale, self.rows), *self.by_class, *divisor, dtype=real(self.x.dtype),
+            *self.of_scale, *self.by_class, *divisor, dtype=real(self.x.dtype),
             options=self.options, labels=self.labels,
         )  # fmt: skip

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 import dask.array as da  # type: ignore[import-not-found, unused-ignore]
 
-import cysoftmax
 from cysoftmax import _dask
 from cysoftmax._dask import Loss, Options
 
@@ -139,6 +138,7 @@ def _softmax(
 ) -> da.Array:
     x, axis = _dask.check_array(x, "x", axis)
     where = _dask.like(where, x, "where")
+    _dask.check_call(name, x, axis, where=where, temperature=temperature, n_threads=n_threads)
     index, rows = _dask.indices(x, axis)
     dtype = _dask.real(x.dtype)
     masks = _dask.optional(where, index)
@@ -147,7 +147,7 @@ def _softmax(
             _dask.call_with, index, name, None, ("where",), None, axis, None, 1, None, x, index,
             *masks, dtype=dtype, temperature=temperature, n_threads=n_threads,
         )  # fmt: skip
-    options = Options(axis, temperature=temperature, n_threads=n_threads)
+    options = Options(axis, temperature=temperature, n_threads=n_threads).as_numbers()
     state = _dask.states(x, axis, where, options)
     return _dask.blockwise(
         _dask.softmax_of_block, index, x, index, state, rows, *masks,
@@ -181,6 +181,7 @@ def logsumexp(
     """
     x, axis = _dask.check_array(x, "x", axis)
     where = _dask.like(where, x, "where")
+    _dask.check_call("logsumexp", x, axis, where=where, n_threads=n_threads)
     index, rows = _dask.indices(x, axis)
     dtype = _dask.row_real(x.dtype)
     if _dask.is_cut(x, axis):
@@ -242,8 +243,8 @@ def cross_entropy(
     For "mean" and "sum", one task is given the loss of each row, 8 bytes a row.
     """
     loss = _loss(logits, target, axis, class_weight, sample_weight, ignore_index, label_smoothing,
-                 z_loss, temperature, where, 1.0, n_threads)  # fmt: skip
-    return loss.of(True, False, reduction)[0]
+                 z_loss, temperature, where, reduction, 1.0, n_threads)  # fmt: skip
+    return loss.of(True, False)[0]
 
 
 def cross_entropy_grad(
@@ -285,8 +286,8 @@ def cross_entropy_grad(
         Of the shape, chunks and dtype (float64 for integers) of the logits.
     """
     loss = _loss(logits, target, axis, class_weight, sample_weight, ignore_index, label_smoothing,
-                 z_loss, temperature, where, scale, n_threads)  # fmt: skip
-    return loss.of(False, True, reduction)[1]
+                 z_loss, temperature, where, reduction, scale, n_threads)  # fmt: skip
+    return loss.of(False, True)[1]
 
 
 def cross_entropy_with_grad(
@@ -328,8 +329,8 @@ def cross_entropy_with_grad(
         A named tuple of `loss` and `grad`.
     """
     loss = _loss(logits, target, axis, class_weight, sample_weight, ignore_index, label_smoothing,
-                 z_loss, temperature, where, scale, n_threads)  # fmt: skip
-    return CrossEntropy(*loss.of(True, True, reduction))
+                 z_loss, temperature, where, reduction, scale, n_threads)  # fmt: skip
+    return CrossEntropy(*loss.of(True, True))
 
 
 def _loss(
@@ -343,15 +344,13 @@ def _loss(
     z_loss: float,
     temperature: float,
     where: Any,
+    reduction: str,
     scale: Any,
     n_threads: int | None,
 ) -> Loss:
     logits, axis = _dask.check_array(logits, "logits", axis)
-    cysoftmax.cross_entropy(  # checks the numbers
-        [[0.0]], [0], label_smoothing=label_smoothing, z_loss=z_loss, temperature=temperature,
-    )  # fmt: skip
     options = Options(axis, ignore_index, label_smoothing, z_loss, temperature, n_threads)
-    return Loss(logits, target, where, class_weight, sample_weight, scale, options)
+    return Loss(logits, target, where, class_weight, sample_weight, scale, reduction, options)
 
 
 def cross_entropy_grad_hess(
@@ -448,16 +447,22 @@ def _of_whole_rows(
     x = x.rechunk({axis: -1})
     index, rows = _dask.indices(x, axis)
     pairs: list[Any] = [x, index]
-    if target is not None:
+    targets = []
+    if target is not None or name != "row_stats":
         target, labels = _dask.target_like(target, x, axis)
+        targets = [target]
         pairs += [target, rows if labels else index]
+    checked = dict(options, n_threads=n_threads)
     for option, value in arrays.items():
         if option == "class_weight":
-            pairs += _dask.whole(None if value is None else da.asarray(value))
-        elif option == "sample_weight":
-            pairs += _dask.optional(_dask.like(value, x, option, axis), rows)
+            checked[option] = value
+            array = None if value is None else da.asarray(_dask.as_array(value, option))
+            pairs += _dask.whole(array)
         else:
-            pairs += _dask.optional(_dask.like(value, x, option), index)
+            of_rows = option == "sample_weight"
+            checked[option] = _dask.like(value, x, option, axis if of_rows else None)
+            pairs += _dask.optional(checked[option], rows if of_rows else index)
+    _dask.check_call(name, x, axis, *targets, **checked)
     result = _dask.blockwise(
         _dask.call_with, index, name, None, tuple(arrays), None, axis, None,
         1 if target is None else 2, None, *pairs, dtype=_dask.real(x.dtype), n_threads=n_threads,
@@ -490,8 +495,9 @@ def softmax_vjp(p: da.Array, v: Any, /, *, axis: int = -1, n_threads: int | None
     """
     p, axis = _dask.check_array(p, "p", axis)
     p = p.rechunk({axis: -1})
+    v = _dask.vectors_like(v, p, axis)
     index, _ = _dask.indices(p, axis)
     return _dask.blockwise(
-        _dask.call, index, "softmax_vjp", None, p, index, _dask.like(v, p, "v"), index,
+        _dask.call, index, "softmax_vjp", None, p, index, v, index,
         dtype=_dask.real(p.dtype), axis=axis, n_threads=n_threads,
     )  # fmt: skip

@@ -194,6 +194,95 @@ def test_a_mean_over_ignored_rows_is_nan_and_its_gradient_zero():
         assert (grad == 0).all()
 
 
+# ---------------------------------------------------------------- weights of any size
+
+FEW_ROWS, FEW_CLASSES = (3, 8), (3, 4)
+CLASS_WEIGHTS = {
+    "some small": [1.0] * 4 + [1e-10] * 4,
+    "all small": [2.0**-31] * 8,
+    "some large": [1.0] * 4 + [1e280] * 4,
+    "some zero": [0.0] * 4 + [1.0] * 4,
+    "beyond float32": [1e-44 * k for k in range(1, 9)],
+    "far beyond float32": [1e-60 * k for k in range(1, 9)],
+    "beyond normal numbers": [1e-320] * 8,
+    "some tiny": [1.0] * 4 + [1e-45] * 4,
+    "some almost zero": [1.0] * 4 + [1e-300] * 4,
+    "largest": [1e305] * 8,
+    "sum beyond float32": [2.0**24, 0.3, 0.3, 0.3] * 2,
+    "integers": [2**40, 1, 2, 3, 4, 5, 6, 7],
+}
+
+
+def assert_alike(got, want, tolerance):
+    """Assert that loss and gradient are alike, the latter of each row compared to its largest."""
+    np.testing.assert_allclose(got[0], want.loss, tolerance)
+    assert np.isfinite(want.grad).all()
+    size = np.abs(want.grad).max(-1, keepdims=True)
+    assert (np.abs(got[1] - want.grad) <= tolerance * size).all()
+
+
+def outcome(call, *arguments, **options):
+    """Return the class of the error of a call, or None and what it returns."""
+    try:
+        return None, call(*arguments, **options)
+    except (TypeError, ValueError, IndexError) as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "masses"])
+@pytest.mark.parametrize("name", CLASS_WEIGHTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_class_weights_may_have_any_size(dtype, name, kind, lazy):
+    x, target, options = problem((6, 8), np.dtype(dtype), kind)
+    weights = np.array(CLASS_WEIGHTS[name])
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    more = {"z_loss": 0.1, "temperature": 0.7, "sample_weight": options["sample_weight"]}
+    for chunks in FEW_ROWS, FEW_CLASSES:
+        weight = chunked(weights, 3) if lazy else weights
+        for reduction in REDUCTIONS:
+            for given in {}, {"label_smoothing": 0.1}, more:
+                given = {**given, "reduction": reduction}
+                kind_of_error, want = outcome(
+                    cysoftmax.cross_entropy_with_grad, x, target, class_weight=weights, **given
+                )
+                got = outcome(both, chunked(x, chunks), target, class_weight=weight, **given)
+                assert got[0] == kind_of_error
+                if kind_of_error is None:
+                    assert_alike(got[1], want, tolerance)
+
+
+def test_class_weights_are_added_in_float64():
+    x, weight = np.array([[40, 0, 0, 1]], np.float32), [2.0**24, 0.3, 0.3, 0.3]
+    given = {"class_weight": weight, "label_smoothing": 0.1, "reduction": "sum"}
+    want = cysoftmax.cross_entropy(x, [0], **given)
+    got = ours.cross_entropy(chunked(x, (1, 2)), [0], **given).compute()
+    np.testing.assert_allclose(got, want, 1e-6)
+
+
+def test_complex_class_weights_are_refused():
+    for weight in np.ones(6) * 1j, chunked(np.ones(6) * 1j, 3), np.ones(6, bool):
+        for chunks in (4, 6), (2, 3):
+            with pytest.raises(TypeError, match="class_weight must have an integer or float dtype"):
+                ours.cross_entropy(X.rechunk(chunks), [0] * 4, class_weight=weight)
+
+
+def test_a_chunk_of_weights_far_below_the_others_is_refused():
+    x, weight = some_logits((6, 8)), [1e-300] * 4 + [1e280] * 4
+    with pytest.raises(ValueError, match=r"class_weight must have in each chunk .* 2\*\*-1000"):
+        both(chunked(x, FEW_CLASSES), [0] * 6, class_weight=weight)
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-320, 1e-300, 1e-10])
+@pytest.mark.parametrize("chunks", [FEW_ROWS, FEW_CLASSES])
+@pytest.mark.parametrize("kind", ["labels", "masses"])
+def test_a_mean_may_have_sample_weights_of_any_size(kind, chunks, weight):
+    x, target, _ = problem((6, 8), np.float64, kind)
+    given = {"sample_weight": weight * np.array([1.0, 0.5, 1, 0, 1, 1])}
+    want = cysoftmax.cross_entropy_with_grad(x, target, **given)
+    assert_alike(both(chunked(x, chunks), target, **given), want, 1e-12)
+
+
 # ---------------------------------------------------------------- tasks
 
 
@@ -222,7 +311,8 @@ def test_loss_and_gradient_together_compute_nothing_twice(monkeypatch):
 
 
 def test_nothing_is_computed_before_it_is_asked_for(monkeypatch):
-    x, labels = da.zeros((10**7, 10**5), chunks=(10**4, 10**4)), da.zeros(10**7, int, chunks=10**4)
+    x = da.zeros((10**7, 10**5), chunks=(10**4, 10**4))
+    labels = da.zeros(10**7, dtype=int, chunks=10**4)
     loss, grad = ours.cross_entropy_with_grad(x, labels)
     assert grad.shape == x.shape
     assert loss.shape == ()
