@@ -104,6 +104,7 @@ def check_call(name, x, axis, *arrays, **options):
 
     class_weight = options.get("class_weight")
     if isinstance(class_weight, da.Array):
+        refuse_mask(class_weight._meta, "class_weight")
         options["class_weight"] = np.ones(class_weight.shape, class_weight.dtype)
     options = {key: without_rows(value) for key, value in options.items()}
     getattr(cysoftmax, name)(np.empty((0, n), x.dtype), *map(without_rows, arrays), **options)

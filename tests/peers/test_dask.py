@@ -29,6 +29,7 @@ pytestmark = [
 SHAPE = 37, 50
 ROWS_ONLY = [(37, 50), (16, 50), (10, 50)]
 CLASSES, BOTH = (37, 13), (10, 13)
+X = da.zeros((4, 6), chunks=(2, 3))
 OPTIONS = problem(SHAPE, np.float64)[2]
 SETS = [(), *[(name,) for name in OPTIONS], tuple(OPTIONS)]
 
@@ -61,6 +62,22 @@ def both(x, target, **options):
 def is_rounded_alike(kind, names, reduction):
     """Whether the sum of the weights is that of a whole array to the last bit."""
     return reduction != "mean" or (kind == "labels" and "where" not in names)
+
+
+def assert_alike(got, want, tolerance):
+    """Assert that loss and gradient are alike, the latter of each row compared to its largest."""
+    np.testing.assert_allclose(got[0], want.loss, tolerance)
+    assert np.isfinite(want.grad).all()
+    size = np.abs(want.grad).max(-1, keepdims=True)
+    assert (np.abs(got[1] - want.grad) <= tolerance * size).all()
+
+
+def outcome(call, *arguments, **options):
+    """Return the class of the error of a call, or None and what it returns."""
+    try:
+        return None, call(*arguments, **options)
+    except (TypeError, ValueError, IndexError) as error:
+        return type(error), str(error)
 
 
 # ---------------------------------------------------------------- the same as in one array
@@ -194,6 +211,151 @@ def test_a_mean_over_ignored_rows_is_nan_and_its_gradient_zero():
         assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["labels", "masses"])
+def test_a_chunk_may_have_no_classes(kind):
+    x, target, options = problem((6, 7), np.float64, kind)
+    lazy = chunked(x, ((3, 0, 3), (3, 0, 4)))
+    for names in (), ("where",), ("label_smoothing",), ("class_weight",), tuple(options):
+        given = {name: options[name] for name in names if name in options}
+        want = cysoftmax.cross_entropy_with_grad(x, target, **given)
+        assert_alike(both(lazy, target, **given), want, 1e-12)
+    np.testing.assert_allclose(ours.softmax(lazy).compute(), cysoftmax.softmax(x), 1e-14)
+
+
+@pytest.mark.parametrize("chunks", [(2,), (7,)])
+def test_logits_may_be_one_row(chunks):
+    x = some_logits((7,))
+    for given in {}, {"where": np.ones(7, bool)}, {"class_weight": np.arange(7)}:
+        want = cysoftmax.cross_entropy_with_grad(x, 5, **given)
+        for label in 5, da.from_array(np.array(5)):
+            assert_alike(both(chunked(x, chunks), label, **given), want, 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", ">i4", "uint32", "uint64"])
+def test_labels_may_have_any_integer_dtype(dtype):
+    x, labels = some_logits((6, 300)), np.array([0, 5, 2, 100, 1, 127], dtype)
+    some = {"where": np.ones((6, 300), bool), "class_weight": np.arange(300) / 7}
+    for given in (
+        {}, {"label_smoothing": 0.1}, some, {**some, "ignore_index": 5}, {"ignore_index": -1},
+        {"ignore_index": 2**64 - 1},
+    ):  # fmt: skip
+        want = cysoftmax.cross_entropy_with_grad(x, labels, **given)
+        assert_alike(both(chunked(x, (3, 100)), labels, **given), want, 1e-12)
+
+
+def test_labels_beyond_int64_are_ignored_or_out_of_range():
+    x, labels = some_logits((4, 6)), np.array([0, 5, 2**64 - 1, 2], np.uint64)
+    for given in {}, {"where": np.ones((4, 6), bool)}:
+        want = cysoftmax.cross_entropy_with_grad(x, labels, ignore_index=2**64 - 1, **given)
+        got = both(chunked(x, (2, 3)), labels, ignore_index=2**64 - 1, **given)
+        assert_alike(got, want, 1e-13)
+        with pytest.raises(IndexError, match="got 18446744073709551615"):
+            both(chunked(x, (2, 3)), labels, ignore_index=-1, **given)
+
+
+# ---------------------------------------------------------------- errors of the functions
+
+MASKED = np.ma.masked_array(np.ones(4, int), [0, 1, 0, 0])
+MASKS = np.ma.masked_array(np.ones((4, 6), bool), np.eye(4, 6, dtype=bool))
+WRONG = {  # arguments that the functions refuse, for logits of shape (4, 6)
+    "masked labels": {"target": MASKED},
+    "masked masses": {"target": MASKS},
+    "masked sample_weight": {"sample_weight": MASKED},
+    "masked where": {"where": MASKS},
+    "masked scale": {"scale": MASKED},
+    "masked class_weight": {"class_weight": np.ma.masked_array(np.ones(6), np.eye(6)[0])},
+    "ignore_index 1.5": {"ignore_index": 1.5},
+    "ignore_index True": {"ignore_index": True},
+    "ignore_index and masses": {"ignore_index": 1, "target": np.ones((4, 6))},
+    "scale '2'": {"scale": "2"},
+    "complex scale": {"scale": 2j},
+    "complex scales": {"scale": np.full(4, 2j)},
+    "bool class_weight": {"class_weight": np.ones(6, bool)},
+    "complex class_weight": {"class_weight": np.ones(6) * 1j},
+    "complex sample_weight": {"sample_weight": np.full(4, 2j)},
+    "class_weight by name": {"class_weight": "balanced"},
+    "integer where": {"where": np.ones((4, 6), int)},
+    "float labels": {"target": np.zeros(4)},
+    "complex masses": {"target": np.ones((4, 6)) * 1j},
+    "no target": {"target": None},
+    "label_smoothing 2": {"label_smoothing": 2.0},
+    "z_loss '1'": {"z_loss": "1"},
+    "axis True": {"axis": True},
+    "axis 1.5": {"axis": 1.5},
+    "n_threads 0": {"n_threads": 0},
+    "reduction None": {"reduction": None},
+    "complex logits": {"x": np.ones((4, 6)) * 1j},
+    "bool logits": {"x": np.ones((4, 6), bool)},
+    "masked logits": {"x": np.ma.masked_array(np.ones((4, 6)), np.eye(4, 6))},
+    "no classes": {"x": np.ones((4, 0))},
+}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("chunks", [(2, 6), (2, 3)])
+@pytest.mark.parametrize("name", WRONG)
+def test_the_error_is_that_of_the_function_when_the_graph_is_made(name, chunks, lazy):
+    given = {"x": np.ones((4, 6)), "target": np.zeros(4, int), **WRONG[name]}
+    x, target = given.pop("x"), given.pop("target")
+    kind, message = outcome(cysoftmax.cross_entropy_grad, x, target, **given)
+    assert kind is not None
+    if lazy:
+        target = da.from_array(target) if isinstance(target, np.ndarray) else target
+        given = {k: da.from_array(v) if isinstance(v, np.ndarray) else v for k, v in given.items()}
+    got = outcome(ours.cross_entropy_grad, chunked(x, chunks[: 2 * x.ndim]), target, **given)
+    assert got[0] == kind
+    if "masked" not in name:
+        assert got[1] == message
+
+
+def masked(block):
+    return np.ma.masked_array(block, block == 1)
+
+
+@pytest.mark.parametrize("chunks", [(4, 6), (2, 3)])
+def test_masked_chunks_are_found_when_they_are_computed(chunks):
+    ones = da.ones(4, dtype=int, chunks=2)
+    hidden = da.map_blocks(masked, ones, dtype=int, meta=np.empty(0, int))
+    for target, given in (hidden, {}), (ones, {"sample_weight": hidden}):
+        loss = ours.cross_entropy(X.rechunk(chunks), target, **given)
+        with pytest.raises(TypeError, match="must have no mask"):
+            loss.compute()
+
+
+def test_vectors_must_have_shape_and_dtype_of_the_probabilities():
+    for v in np.ones(6), np.ones((4, 6), np.float32), np.ones((1, 6)):
+        kind, message = outcome(cysoftmax.softmax_vjp, np.ones((4, 6)), v)
+        assert outcome(ours.softmax_vjp, X, v) == (kind, message)
+    p = some_logits((2, 3), np.float32)
+    got = ours.softmax_vjp(chunked(p, (1, 3)), p.tolist()).compute()
+    assert_same_bits(got, cysoftmax.softmax_vjp(p, p.tolist()))
+
+
+def test_the_other_functions_raise_their_errors_when_the_graph_is_made():
+    for name, given in (
+        ("softmax", {"temperature": "1"}),
+        ("log_softmax", {"where": np.ones((4, 6), int)}),
+        ("logsumexp", {"n_threads": 1.5}),
+        ("row_stats", {"ignore_index": 1.5}),
+    ):
+        want = outcome(getattr(cysoftmax, name), np.ones((4, 6)), **given)
+        assert want[0] is not None
+        assert outcome(getattr(ours, name), X, **given) == want
+    given = {"class_weight": np.ones(5)}
+    want = outcome(cysoftmax.cross_entropy_grad_hess, np.ones((4, 6)), np.zeros(4, int), **given)
+    got = outcome(ours.cross_entropy_grad_hess, X, np.zeros(4, int), **given)
+    assert got == want
+
+
+@pytest.mark.parametrize("chunks", [(2, 6), (2, 3)])
+def test_the_index_of_a_label_is_said_to_be_one_within_a_chunk(chunks):
+    with pytest.raises(IndexError, match=r"got 9 at index \(1,\); the index is .* within a chunk"):
+        ours.cross_entropy(X.rechunk(chunks), [0, 1, 2, 9]).compute()
+
+
+# ---------------------------------------------------------------- weights of any size
+
+
 # ---------------------------------------------------------------- weights of any size
 
 FEW_ROWS, FEW_CLASSES = (3, 8), (3, 4)
@@ -211,22 +373,6 @@ CLASS_WEIGHTS = {
     "sum beyond float32": [2.0**24, 0.3, 0.3, 0.3] * 2,
     "integers": [2**40, 1, 2, 3, 4, 5, 6, 7],
 }
-
-
-def assert_alike(got, want, tolerance):
-    """Assert that loss and gradient are alike, the latter of each row compared to its largest."""
-    np.testing.assert_allclose(got[0], want.loss, tolerance)
-    assert np.isfinite(want.grad).all()
-    size = np.abs(want.grad).max(-1, keepdims=True)
-    assert (np.abs(got[1] - want.grad) <= tolerance * size).all()
-
-
-def outcome(call, *arguments, **options):
-    """Return the class of the error of a call, or None and what it returns."""
-    try:
-        return None, call(*arguments, **options)
-    except (TypeError, ValueError, IndexError) as error:
-        return type(error), str(error)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -399,7 +545,6 @@ def test_a_worker_that_dies_changes_no_bit(client, chunks, tmp_path):
 # ---------------------------------------------------------------- the module, the example
 
 
-X = da.zeros((4, 6), chunks=(2, 3))
 ERRORS = [
     (TypeError, "x must be a dask array; got ndarray", lambda: ours.softmax(np.zeros((2, 3)))),
     (ValueError, "logits must have known chunks", lambda: ours.cross_entropy(X[X[:, 0] > 1], [0])),
