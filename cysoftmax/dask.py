@@ -11,13 +11,21 @@ functions of cysoftmax. There is no ``out``, and a target may not be sparse.
 
 Where the logits are cut along rows only, results are those of the whole array, to the last bit (but
 for a mean with a distribution or `where`, as the sum of the weights may be rounded in another way).
-Where the classes are cut, too, 48 bytes of each row and block go from task to task, and no logits;
-error bounds are those of the functions, for weights of moderate size (2**-25 to 2**25).
-``cross_entropy_grad_hess``, ``row_stats`` and ``softmax_vjp`` put the classes of each row together
-first: their logits do travel.
+Where the classes are cut, too, a task has the logits of one chunk, and of each of its rows a few
+numbers from other tasks: a softmax 32 bytes for each chunk on the way to the sums and 32 on the way
+back; a loss 48 bytes for each chunk on the way to the sums, after 48 bytes and the label or masses,
+and its gradient 40 more. Dask may still move a chunk of logits that two tasks need to a worker that
+has less to do. Error bounds are those of the functions. The largest class weight of each chunk must
+be at least 2**-1000 of the largest of all, or 0. ``cross_entropy_grad_hess``, ``row_stats`` and
+``softmax_vjp`` put the classes of each row together first: their logits do travel.
 
-A task runs on one thread, unless `n_threads` says more. Errors of arguments that only a task can
-see, such as labels that are out of range, are raised by ``compute``.
+The loss of a row, times its weight, must be within the range of float64, or it becomes infinite or
+0. For a mean, this is after all class weights are divided by a power of two, and all sample weights
+if they are a NumPy array; so either of them may have any size.
+
+A task runs on one thread, unless `n_threads` says more. Arguments are checked when the graph is
+made; errors that only a task can see, such as labels that are out of range, are raised by
+``compute``. An index that they name is one within a chunk.
 """
 
 from __future__ import annotations  # the documentation is made without dask

@@ -401,9 +401,10 @@ def test_class_weights_may_have_any_size(dtype, name, kind, lazy):
 def test_class_weights_are_added_in_float64():
     x, weight = np.array([[40, 0, 0, 1]], np.float32), [2.0**24, 0.3, 0.3, 0.3]
     given = {"class_weight": weight, "label_smoothing": 0.1, "reduction": "sum"}
-    want = cysoftmax.cross_entropy(x, [0], **given)
-    got = ours.cross_entropy(chunked(x, (1, 2)), [0], **given).compute()
-    np.testing.assert_allclose(got, want, 1e-6)
+    want = cysoftmax.cross_entropy_with_grad(x, [0], **given)
+    got = both(chunked(x, (1, 2)), [0], **given)
+    np.testing.assert_allclose(got[0], want.loss, 1e-6)
+    np.testing.assert_allclose(got[1], want.grad, 1e-6)
 
 
 def test_complex_class_weights_are_refused():
@@ -507,19 +508,38 @@ def made(shape, chunks):
     )  # fmt: skip
 
 
-def test_states_travel_and_logits_do_not(client):
+def received(client):
+    """The bytes that workers received from others, by the names of the tasks that made them."""
+    logs = client.run(lambda dask_worker: [m["keys"] for m in dask_worker.transfer_incoming_log])
+    total = {}
+    for keys in (keys for log in logs.values() for keys in log):
+        for key, size in keys.items():
+            name = re.sub("-[0-9a-f]{32}$", "", key[0] if isinstance(key, tuple) else key)
+            total[name] = total.get(name, 0) + size
+    return total
+
+
+@pytest.mark.parametrize("with_grad", [False, True])
+def test_a_task_needs_a_few_numbers_of_each_row_from_others(client, with_grad):
     shape, chunks = (2000, 8000), (500, 1000)
     x, labels = made(shape, chunks), some_labels(2000, 8000)
-    loss = ours.cross_entropy(x, da.from_array(labels, chunks=500))
+    loss, grad = ours.cross_entropy_with_grad(x, da.from_array(labels, chunks=500))
     tasks = len(dask.optimize(loss)[0].dask)
     assert tasks < 4 * 8 * 4  # of blocks of rows and of classes: a few for each
     client.restart()
-    got = client.compute(loss, sync=True)
-    np.testing.assert_allclose(got, cysoftmax.cross_entropy(x.compute(), labels), 1e-6)
-    moved = client.run(lambda dask_worker: [m["total"] for m in dask_worker.transfer_incoming_log])
-    total, most = sum(map(sum, moved.values())), 48 * 2000 * 8  # states of 48 bytes a row
-    assert total <= 2 * most + 10**5  # and labels, weights, losses
-    assert total < 0.03 * 4 * np.prod(shape)
+    got = client.compute([loss, abs(grad).sum()] if with_grad else [loss], sync=True)
+    want = cysoftmax.cross_entropy_with_grad(x.compute(), labels)
+    np.testing.assert_allclose(got[0], want.loss, 1e-6)
+    if with_grad:
+        np.testing.assert_allclose(got[1], np.abs(want.grad).sum(), 1e-5)
+    moved = received(client)
+    chunks_moved = moved.pop("make", 0)  # by dask's choice, if it takes them for cheap to move
+    assert with_grad or chunks_moved == 0
+    n = 2000 * 8  # rows times chunks of classes
+    assert moved.get("state_and_dots", 0) <= 48 * n
+    assert moved.get("weigh_labels", 0) <= 48 * n
+    assert moved.get("merge_with_loss", 0) <= 40 * n * with_grad
+    assert sum(moved.values()) <= (48 + 48 + 8 + 40 * with_grad) * n + 10**5
 
 
 def die_once(block, flag):
