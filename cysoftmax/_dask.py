@@ -9,6 +9,9 @@ unmasked, weight_sum, target_sum, target_mass and any_target, as in _given.pxd, 
 The state of a block has the four numbers of OnlineSoftmax, and two for the loss; `merged` has the
 four numbers of all blocks, and the loss. From these and one block of logits, its output follows.
 
+Class weights are divided by one power of two first, as the core does it (`prepare_class_weight`).
+All of these numbers, losses and their divisor are in that unit; `Loss.unit` takes it back.
+
 Such numbers lie along a last axis of blocks that dask does not know of: to dask, there is one entry
 for each row (and block of classes), or for all rows together. It only ever passes these blocks on,
 and without an index that is summed over, it fuses a task with the one that makes its logits.

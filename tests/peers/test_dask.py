@@ -369,6 +369,7 @@ CLASS_WEIGHTS = {
     "beyond normal numbers": [1e-320] * 8,
     "some tiny": [1.0] * 4 + [1e-45] * 4,
     "some almost zero": [1.0] * 4 + [1e-300] * 4,
+    "farthest apart": [2.0**699] * 4 + [2.0**-301] * 4,
     "largest": [1e305] * 8,
     "sum beyond float32": [2.0**24, 0.3, 0.3, 0.3] * 2,
     "integers": [2**40, 1, 2, 3, 4, 5, 6, 7],
