@@ -46,8 +46,9 @@ demo-logistic: build  ## Fit softmax regressions, dense and sparse, and compare 
 demo-evaluate: build  ## Evaluate a file of logits in bounded memory and draw the calibration
 	$(BIN)/python examples/evaluate.py
 
-# Tests run in two processes: some of them use a few threads each.
-PYTEST := $(BIN)/pytest -n 2
+# Tests run in two processes: some of them use a few threads each. A file whose tests share something
+# that takes half a minute is a group, which stays in one process.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 
 .PHONY: test
 test: build  ## Run the tests, the numerical ones for each instruction set of this machine

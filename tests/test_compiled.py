@@ -22,10 +22,13 @@ COMPILER, COMPILER_OF_CPP = shutil.which("cc"), shutil.which("c++")
 
 pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
-pytestmark = pytest.mark.skipif(
-    COMPILER is None or COMPILER_OF_CPP is None or os.name != "posix",
-    reason="needs compilers of C and C++ with flags like gcc's",
-)
+pytestmark = [
+    pytest.mark.xdist_group("compiled"),
+    pytest.mark.skipif(
+        COMPILER is None or COMPILER_OF_CPP is None or os.name != "posix",
+        reason="needs compilers of C and C++ with flags like gcc's",
+    ),
+]
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 STRICT = "-std=c99 -Wall -Wextra -Wpedantic -Werror"

@@ -35,6 +35,7 @@ TILE_CALLS = {name: bound for name, bound, _ in tile_calls()}
 LONG_CALLS = {name: n_threads for name, n_threads, _ in long_calls()}
 
 pytestmark = [
+    pytest.mark.xdist_group("memory"),
     pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="counts the malloc of glibc"),
     pytest.mark.skipif(COMPILER is None, reason="needs a C compiler"),
 ]
