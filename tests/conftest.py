@@ -68,21 +68,29 @@ def environment():
 
 @pytest.fixture(scope="session")
 def browser():
-    """A context of Chromium."""
+    """Chromium, which keeps nothing from one context to another."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        yield browser.new_context()  # one for all tests: it keeps what pages share
+        yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser):
+def context(browser):
+    """A context of the test's own: each page loads what it needs."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context):
     """A page; at the end of the test: no error, and no request to anywhere else."""
-    page = browser.new_page()
+    page = context.new_page()
     page.set_viewport_size(screens.DESK)
     page.set_default_timeout(10_000)
     errors, requests = [], []

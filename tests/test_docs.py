@@ -34,6 +34,12 @@ BROKEN_PICTURES = """() => [...document.images]
 LINKS = "() => [...document.querySelectorAll('a[href]')].map(a => a.href)"
 
 
+@pytest.fixture(scope="module")
+def context(browser):
+    """One context for all pages: they share what they load."""
+    return browser.new_context()
+
+
 @cache
 def anchors(path):
     return set(re.findall(r'\bid="([^"]+)"', path.read_text(encoding="utf-8")))
