@@ -80,7 +80,7 @@ def multiply_batches(a, b, out, n_rows):
 
 
 def batches(matrix, n_rows):
-    """Return a view of a matrix, of so many rows at a time."""
+    """Return a view of a matrix, that number of rows at a time."""
     return matrix.reshape(len(matrix) // n_rows, n_rows, matrix.shape[1])
 
 
@@ -167,7 +167,7 @@ class Work:
             return self.run_strips(strip_rows)
 
     def run_strips(self, n_rows):
-        """Do strips of so many rows, each chunk by chunk; several strips at the same time."""
+        """Do strips of rows, each chunk by chunk; several strips at the same time."""
         begins = range(0, self.n_rows, n_rows)
         grad_W = self.grads.get("W")
         several = grad_W is not None and self.dense and self.chunk_rows < self.n_rows

@@ -323,7 +323,7 @@ def xgboost_objective(
     "multi:softprob" starts from the frequencies of the classes, and an objective that is a function
     from zero or another constant.
 
-    XGBoost 2.1 or newer is needed, whose custom objectives return matrices.
+    Tested with XGBoost 3.2, whose custom objectives return matrices.
 
     Examples
     --------

@@ -19,7 +19,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logits", type=Path)
     parser.add_argument("labels", type=Path)
-    parser.add_argument("--rows", type=int, default=100_000, help="at most so many")
+    parser.add_argument("--rows", type=int, default=100_000, help="the largest number of rows")
     args = parser.parse_args(argv)
     vocabulary, words, held_out = words_of_documentation()
     last, labels = held_out[:-1][: args.rows], held_out[1:][: args.rows]
