@@ -24,6 +24,7 @@ from cysoftmax._kernels cimport CHUNK, Doubles, cache_size, fp_enter, fp_leave, 
 from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
+from cysoftmax._one_hot cimport OTHER, OneHot, find_labels, label_item, may_be_one_hot, take_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
@@ -94,7 +95,9 @@ cdef struct Call:
     Job job
     Outcome outcome
     fp_mode mode                    # of the caller
-    char[16 * PAGE] small           # the memory of a small call
+    char *labels                    # of a one-hot target, or NULL
+    char[PAGE] few_labels           # the memory of those of a small call,
+    char[16 * PAGE] small           # and of all else
 
 # malloc takes longer than a few short rows do: one Call is kept for the next. Whoever takes it
 # holds the GIL; a call that begins while another one computes has its own. It does not lie on the
@@ -112,6 +115,7 @@ cdef Call *begin_call() except NULL:
         call = <Call *>malloc(sizeof(Call))
     if call == NULL:
         raise MemoryError(f"cannot allocate {sizeof(Call)} bytes for a call")
+    call.labels = NULL
     call.mode = fp_enter()
     return call
 
@@ -120,6 +124,8 @@ cdef void end_call(Call *call) noexcept:
     """Restore the mode, and keep the room for the next call."""
     global spare
     fp_leave(call.mode)
+    if call.labels != call.few_labels:
+        free(call.labels)
     if spare == NULL:
         spare = call
     else:
@@ -202,14 +208,33 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
         outcome.weight = weight_of_all(job)
 
 
+cdef void look_for_labels(Call *call, int n_threads) noexcept:
+    """Let labels take the place of a one-hot target. (Without memory for them it stays.)"""
+    cdef Job *job = &call.job
+    cdef ptrdiff_t n_bytes = job.n_rows * label_item(job)
+    cdef OneHot found
+    if not may_be_one_hot(job):
+        return
+    call.labels = call.few_labels
+    if n_bytes > <ptrdiff_t>sizeof(call.few_labels):
+        call.labels = <char *>malloc(n_bytes)
+    if call.labels != NULL:
+        with nogil:
+            found = find_labels(job, n_threads, call.labels)
+        if found != OTHER:
+            take_labels(job, found, call.labels)
+
+
 cdef int compute(Call *call, n_threads, bint sums, bint mean) except -1:
     """Plan a call, give it memory, and do it. With `sums`, losses are added up, and for their
     `mean` weights, too."""
     cdef Job *job = &call.job
     cdef char *memory = call.small
     cdef ptrdiff_t n_bytes, sums_bytes = 0, n_sixteens = count_sixteens(job.n_rows)
+    cdef int most_threads = thread_count(n_threads, job.n_rows * job.n_classes)
     call.outcome = Outcome(Wide(0, 0), Wide(0, 0), False)
-    make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
+    look_for_labels(call, most_threads)
+    make_plan(job, most_threads, STREAM_BYTES)
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
     n_bytes += span_blocks_bytes(job)

@@ -1,6 +1,6 @@
 # src/kernels.h and src/fpmode.h for Cython; they say what each function does.
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint64_t
 
 cdef extern from "kernels.h" nogil:
     enum:
@@ -123,6 +123,10 @@ cdef extern from "kernels.h" nogil:
         void (*tile_log)(void *tile, ptrdiff_t n, const double *shift,
                          const double *inv_temperature, const double *log_total) noexcept nogil
 
+    ctypedef struct EntryLayout "cysoftmax_entries":
+        ptrdiff_t item, step, row_step
+        uint64_t one, digits
+
     ctypedef struct MassesOfRows "cysoftmax_masses":
         const double *sample
         const double *target
@@ -138,6 +142,8 @@ cdef extern from "kernels.h" nogil:
         void (*add_up)(const double *numbers, ptrdiff_t n, double *sums) noexcept nogil
         bint (*check_labels)(ptrdiff_t *y, ptrdiff_t n, ptrdiff_t n_classes, bint ignores,
                              ptrdiff_t ignore, char *ignored) noexcept nogil
+        bint (*one_hot)(const void *entries, const EntryLayout *e, ptrdiff_t n_rows, ptrdiff_t n,
+                        ptrdiff_t *y) noexcept nogil
         void (*clear)(const char *which, ptrdiff_t n, double *values) noexcept nogil
         void (*numerators)(const MassesOfRows *masses, const double *factor, ptrdiff_t n,
                            double *b) noexcept nogil

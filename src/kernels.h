@@ -2,7 +2,7 @@
 //
 // A kernel knows contiguous reals. It allocates nothing, raises no error and keeps no state. The
 // definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, convert.inc, half.inc,
-// doubles.inc and merge.inc.
+// doubles.inc, one_hot.inc and merge.inc.
 //
 // Numbers in parentheses, as (21), are equations of docs/derivation.md. Shapes: (n,) is n reals
 // side by side, (16,) one double for each of 16 rows unless another type is given. A tile (n, 16)
@@ -95,6 +95,15 @@ typedef struct {
     const void *base;          // a tile, or NULL: all ones
     const double *base_weight; // or NULL: no base is subtracted
 } cysoftmax_gradient;
+
+// Entries that one_hot reads as unsigned integers.
+typedef struct {
+    ptrdiff_t item;     // bytes of an entry: 1, 2, 4 or 8
+    ptrdiff_t step;     // bytes from class to class,
+    ptrdiff_t row_step; // and from row to row
+    uint64_t one;       // the pattern of a 1; or 0 if each entry that is not 0 counts as 1
+    uint64_t digits;    // the bits of which a 0 has none: all but a sign
+} cysoftmax_entries;
 
 // `real` is the dtype of the table, float or double; a pointer to void points to reals.
 typedef struct {
@@ -285,6 +294,11 @@ typedef struct {
        ignored. ignored: (n,) */
     int (*check_labels)(ptrdiff_t *y, ptrdiff_t n, ptrdiff_t n_classes, int ignores,
                         ptrdiff_t ignore, char *ignored);
+    /* y[r] = the class of the entry of row r that is 1, or -1 if there is none; y: (n_rows,).
+       Return whether all other entries of the rows, which have n each, are 0; otherwise y is
+       undefined. */
+    int (*one_hot)(const void *entries, const cysoftmax_entries *e, ptrdiff_t n_rows, ptrdiff_t n,
+                   ptrdiff_t *y);
     /* values[r] = 0 where which[r] is not 0; which: (n,) */
     void (*clear)(const char *which, ptrdiff_t n, double *values);
     /* b = sample a factor: (30) without z-loss; without a factor if that is NULL. */

@@ -45,16 +45,21 @@ def of_labels(call):
     return call.second == "labels"
 
 
-def matrices(matrix, dtype):
-    """The same matrix in several ways."""
-    yield matrix
-    yield np.asfortranarray(matrix.astype(np.int32))
-    yield matrix.astype(dtype if dtype.isbuiltin == 1 else np.float32)
-    yield sparse.csr_array(matrix)
-    yield sparse.csr_matrix(matrix.astype(float))
+def matrices(call, given, matrix, doubled):
+    """Inputs with the same matrix in several ways. One-hot rows are computed as labels are; those
+    that are twice as large, and weigh half, are not; unless twice a term may overflow."""
+    logits = given["logits"]
+    yield given | {"second": matrix}
+    yield given | {"second": np.asfortranarray(matrix.astype(np.int32))}
+    yield given | {"second": sparse.csr_matrix(matrix.astype(float))}
+    if doubled and "sample_weight" in call.takes:
+        twice = 2 * matrix.astype(logits.dtype if logits.dtype.isbuiltin == 1 else np.float32)
+        half = 0.5 * np.asarray(given.get("sample_weight", np.ones(len(logits))))
+        yield given | {"second": twice, "sample_weight": half}
+        yield given | {"second": sparse.csr_array(twice.astype(float)), "sample_weight": half}
 
 
-def assert_all_are_the_same(call, given, message, **more):
+def assert_all_are_the_same(call, given, message, doubled=True, **more):
     """Labels, and all ways to say the same, give the same bits."""
     want = call(given, **more)
     logits, labels = given["logits"], given["second"]
@@ -62,8 +67,8 @@ def assert_all_are_the_same(call, given, message, **more):
     if "ignore_index" in given:
         matrix &= (labels != given["ignore_index"])[:, None]
     same = {name: value for name, value in given.items() if name != "ignore_index"}
-    for i, target in enumerate(matrices(matrix, logits.dtype)):
-        got = call(same, second=target, **more)
+    for i, another in enumerate(matrices(call, same, matrix, doubled)):
+        got = call(another, **more)
         assert_same_results(got, want, f"{message} {logits.shape} {i} {more}")
 
 
@@ -153,10 +158,12 @@ def test_index_and_matrices_give_the_same_special_values(name, dtype, options, i
             for label in range(4):
                 given |= {"logits": logits, "second": np.full(8, label)}
                 for reduction in call.reductions if n_classes == 4 else call.reductions[-1:]:
-                    assert_all_are_the_same(call, given, label, **call.keywords(reduction))
+                    more = call.keywords(reduction)
+                    assert_all_are_the_same(call, given, label, dtype != np.float64, **more)
                 for row in range(8 * (n_classes == 4)):  # alone, where nothing else spoils the mean
                     one = {key: value[row : row + 1]
                            if key in ("logits", "second", "sample_weight", "where", "scale")
                            else value for key, value in given.items()}  # fmt: skip
                     for reduction in call.reductions:
-                        assert_all_are_the_same(call, one, row, **call.keywords(reduction))
+                        more = call.keywords(reduction)
+                        assert_all_are_the_same(call, one, row, dtype != np.float64, **more)

@@ -138,6 +138,64 @@ void labels_that_are_ignored_or_out_of_range_become_zero(const subject *s) {
         }
 }
 
+// Store an entry of `item` bytes.
+static void put_entry(void *place, ptrdiff_t item, uint64_t entry) {
+    const uint8_t a = (uint8_t)entry;
+    const uint16_t b = (uint16_t)entry;
+    const uint32_t c = (uint32_t)entry;
+    if (item == 1) memcpy(place, &a, 1);
+    if (item == 2) memcpy(place, &b, 2);
+    if (item == 4) memcpy(place, &c, 4);
+    if (item == 8) memcpy(place, &entry, 8);
+}
+
+// Rows of n entries, in memory with `gap` further entries behind each row and each entry.
+static void one_hot_rows(const subject *s, ptrdiff_t item, ptrdiff_t n_rows, ptrdiff_t n,
+                         ptrdiff_t row_gap, ptrdiff_t gap) {
+    static unsigned char memory[8 * 70 * 3 * 140];
+    const uint64_t one = item == 4 ? 0x3f800000 : 1, sign = (uint64_t)1 << (8 * item - 1);
+    const cysoftmax_entries e = {item, item * (1 + gap), item * ((1 + gap) * n + row_gap), one,
+                                 sign - 1};
+    ptrdiff_t y[71], want[71];
+    int ok = 1;
+    memset(memory, 0xff, sizeof memory);
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        want[r] = r % 7 == 3 ? -1 : (5 * r + n) % n;
+        for (ptrdiff_t c = 0; c < n; c++)
+            put_entry(memory + r * e.row_step + c * e.step, item,
+                      c == want[r]  ? one
+                      : (r + c) % 5 ? 0
+                                    : sign);
+    }
+    y[n_rows] = 42;
+    CHECK(s->isa->doubles->one_hot(memory, &e, n_rows, n, y), n);
+    for (ptrdiff_t r = 0; r < n_rows; r++) ok &= y[r] == want[r];
+    CHECK(ok && y[n_rows] == 42, n);
+    for (ptrdiff_t r = 0; r < n_rows; r++) { // another entry, or one that is not 1
+        const ptrdiff_t c = want[r] < 0 ? 0 : want[r], other = (c + n / 2) % n;
+        unsigned char *row = memory + r * e.row_step;
+        put_entry(row + c * e.step, item, one + 1);
+        CHECK(!s->isa->doubles->one_hot(memory, &e, n_rows, n, y), n);
+        put_entry(row + c * e.step, item, one);
+        put_entry(row + other * e.step, item, one);
+        CHECK(!s->isa->doubles->one_hot(memory, &e, n_rows, n, y) == (other != c), n);
+        put_entry(row + other * e.step, item, other == c && want[r] >= 0 ? one : 0);
+        put_entry(row + c * e.step, item, want[r] < 0 ? 0 : one);
+    }
+}
+
+void labels_of_one_hot_rows_are_found(const subject *s) {
+    for (ptrdiff_t item = 1; item <= 8; item *= 2)
+        for (ptrdiff_t n = 1; n <= 140; n = n < 6 ? n + 1 : n * 2 + n % 3)
+            for (ptrdiff_t n_rows = 0; n_rows <= 70; n_rows += 14)
+                for (int apart = 0; apart < 3; apart++)
+                    one_hot_rows(s, item, n_rows, n, apart > 0, apart > 1);
+    const unsigned char truth[] = {0, 2, 255, 0};
+    const cysoftmax_entries bools = {1, 1, 2, 0, 0xff};
+    ptrdiff_t y[2];
+    CHECK(s->isa->doubles->one_hot(truth, &bools, 2, 2, y) && y[0] == 1 && y[1] == 0, 0);
+}
+
 void what_is_marked_is_cleared_even_if_it_is_nan(const subject *s) {
     double values[41];
     char which[41];

@@ -107,6 +107,7 @@
     DOUBLES(divide_of_zero_is_zero)                                                               \
     DOUBLES(sixteen_numbers_add_up_to_twice_the_digits)                                           \
     DOUBLES(labels_that_are_ignored_or_out_of_range_become_zero)                                  \
+    DOUBLES(labels_of_one_hot_rows_are_found)                                                      \
     DOUBLES(what_is_marked_is_cleared_even_if_it_is_nan)                                          \
     DOUBLES(formulas_of_rows_are_those_written_down)                                              \
     DOUBLES(merged_sums_are_those_of_all_classes)
