@@ -10,7 +10,7 @@ docs/design.md says how the files beside this one fit together.
 cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport NAN, isfinite, ldexp
+from libc.math cimport NAN, fabs, isfinite, ldexp
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -20,7 +20,7 @@ from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
     Sums)
-from cysoftmax._kernels cimport CHUNK, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._kernels cimport CHUNK, TILE, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
 from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
@@ -80,9 +80,11 @@ def active_isa():
 use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 
 
-# Outputs larger than this are stored past the caches: they would not stay there anyway.
-# Half of the last level; hypervisors have been seen to report ten times what there is.
-cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 22), <ptrdiff_t>1 << 25) // 2
+# Outputs larger than this are stored past the caches: they would not stay there anyway. A quarter of
+# the last level, which has to hold the inputs, too, and on most machines is shared with other
+# processes (Xeon of 48 MB, two cores: outputs of 10 to 13 MB take 0.7 to 0.9 of the time when they
+# are streamed). Hypervisors have been seen to report ten times what there is.
+cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 23), <ptrdiff_t>1 << 25) // 4
 
 
 # ---------------------------------------------------------------- a whole call
@@ -173,11 +175,54 @@ cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
                        ignored)
 
 
+cdef Wide divisor_of(const Job *job, Wide weight) noexcept nogil:
+    """Return what the gradient of a mean is divided by, if all rows together have that weight: of
+    plain distributions that sum to 1 but for the rounding of their masses, the number of rows. (An
+    error of 2^-29 is 1/32 ulp of a float32.)"""
+    cdef double most = job.n_rows * 2.**-29 if job.itemsize == 4 else 0
+    if job.plan.sums_masses and weight.exponent == 0 and fabs(weight.part - job.n_rows) <= most:
+        return Wide(job.n_rows, 0)
+    return weight
+
+
+cdef void set_divisor(Job *job, Wide divisor) noexcept nogil:
+    job.loss.divisor = divisor
+    fill_plain_weights(job)
+
+
+cdef bint may_sum_to_1(const Job *job) noexcept nogil:
+    """Return whether the rows of a plain distribution may be expected to sum to 1, as the first
+    sixteen do: then no pass of its own is spent on their sum. Not of few rows, whose rounding
+    errors do not cancel each other; nor if the output takes the place of logits or target, which
+    would be missing if it was wrong."""
+    cdef double[4] sums
+    cdef int[2] exponents
+    if not job.plan.sums_masses or job.n_rows < 1 << 12:
+        return False
+    if job.out.data == job.x.data or job.out.data == job.target.data:
+        return False
+    return sum_masses_of_rows(job, 0, TILE, sums, exponents) and fabs(sums[0] - TILE) < 2.**-16
+
+
+cdef bint weigh_all(Job *job, char *memory, Outcome *outcome) noexcept nogil:
+    """Find what all rows weigh; return whether there is something to compute: their weight is not
+    0, and no label is out of range."""
+    if job.plan.weighted:
+        outcome.bad_label = walk(job, memory, True)
+        if outcome.bad_label:
+            return False
+        outcome.weight = weight_of_all(job)
+    if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
+        job.plan.labels_weigh_1 = False
+        outcome.bad_label = walk(job, memory, True)
+    return outcome.weight.part != 0
+
+
 cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome) noexcept nogil:
     """Do a planned call. The gradient of a mean needs the sum of the weights beforehand; nothing is
     written if that is 0, or if a label is out of range. If nothing is wanted (`what` is 0), that
     sum is all that is found."""
-    cdef bint weighs_first = mean and (job.out.data != NULL or job.what == 0)
+    cdef bint weighs_first = mean and (job.out.data != NULL or job.what == 0), guesses
     outcome.weight = Wide(job.n_rows, 0)
     job.sums.adds_weights = mean and job.plan.weighted
     if job.checks_labels and not (
@@ -185,27 +230,26 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
         outcome.bad_label = has_bad_labels(job)
         if outcome.bad_label:
             return
-    if weighs_first:
-        if job.plan.weighted:
-            outcome.bad_label = walk(job, memory, True)
-            if outcome.bad_label:
-                return
-            outcome.weight = weight_of_all(job)
-        if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
-            job.plan.labels_weigh_1 = False
-            outcome.bad_label = walk(job, memory, True)
-        if outcome.weight.part == 0:
+    guesses = weighs_first and job.out.data != NULL and may_sum_to_1(job)
+    if guesses:
+        set_divisor(job, outcome.weight)
+    elif weighs_first:
+        if not weigh_all(job, memory, outcome):
             return
-        job.loss.divisor = outcome.weight
+        set_divisor(job, divisor_of(job, outcome.weight))
         job.sums.adds_weights = False
-        fill_plain_weights(job)
     if job.what == 0:
         return
     outcome.bad_label = walk(job, memory, False)
-    if sums and job.what & LOSS:
-        outcome.loss = total_loss(job)
     if sums and job.sums.adds_weights:
         outcome.weight = weight_of_all(job)
+    if sums and job.what & LOSS:
+        outcome.loss = total_loss(job)
+    if guesses and outcome.weight.part != 0 and (
+            divisor_of(job, outcome.weight).part != job.n_rows):
+        set_divisor(job, outcome.weight)
+        job.sums.adds_weights = False
+        outcome.bad_label |= walk(job, memory, False)
 
 
 cdef void look_for_labels(Call *call, int n_threads) noexcept:

@@ -113,6 +113,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint loads_ahead                # the next block's tiles are copied during this one's exps
     bint x_adjacent, out_adjacent   # a class of neighbouring rows lies together, as reals
     bint x_row_by_row, out_row_by_row               # each row begins where the last one ends
+    bint target_row_by_row          # so do the rows of a distribution of reals, and those of x
     bint assembles                  # streamed tiles are put together as rows first
     ptrdiff_t rows_ahead            # how many rows ahead logits are prefetched; 0: they are not
     ptrdiff_t exp_stride            # bytes from one row of exps to the next

@@ -14,6 +14,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct NextTiles "cysoftmax_next_tiles":
         const void *x
+        const void *also
         ptrdiff_t stride
         void *tiles
         ptrdiff_t pitch, width, at

@@ -126,6 +126,8 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     plan.out_adjacent = rows_adjacent(job, &job.out) and holds_reals(job, &job.out)
     plan.x_row_by_row = rows_follow(job, &job.x) and job.x.contiguous
     plan.out_row_by_row = rows_follow(job, &job.out) and job.out.contiguous
+    plan.target_row_by_row = plan.x_row_by_row and job.target_is == DISTRIBUTION and (
+        rows_follow(job, &job.target) and holds_reals(job, &job.target))
 
 
 cdef inline bint streams_16(const Job *job, const Array *array) noexcept:

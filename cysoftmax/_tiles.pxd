@@ -65,7 +65,7 @@ cdef inline void plan_ahead(const Job *job, Scratch *s, const Block *b) noexcept
     cdef ptrdiff_t next_block = b.first + job.plan.block_rows
     cdef ptrdiff_t thread_rows = job.plan.thread_blocks * job.plan.block_rows
     cdef int r
-    s.overlap.next_tiles = NextTiles(NULL, TILE, NULL, 0, 0, 0, NULL)
+    s.overlap.next_tiles = NextTiles(NULL, NULL, TILE, NULL, 0, 0, 0, NULL)
     s.tiles_ready = -1
     if (job.plan.loads_ahead and next_block % thread_rows != 0
             and next_block + job.plan.block_rows <= job.n_rows
@@ -75,7 +75,7 @@ cdef inline void plan_ahead(const Job *job, Scratch *s, const Block *b) noexcept
         for r in range(job.plan.block_rows):
             put_real(job, s.largest, r, MOST_ROWS, -INFINITY)
         s.overlap.next_tiles = NextTiles(
-            row_at(job, &job.x, next_block), job.x.step // job.itemsize, s.buffers[s.current],
+            row_at(job, &job.x, next_block), NULL, job.x.step // job.itemsize, s.buffers[s.current],
             job.plan.tile_stride // job.itemsize, job.plan.block_rows, 0, s.largest)
 
 
@@ -107,6 +107,10 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
         if job.plan.x_row_by_row:
             s.overlap.next_tiles.x = row_at(
                 job, &job.x, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))
+            s.overlap.next_tiles.also = s.overlap.next_tiles.x
+        if job.plan.target_row_by_row:
+            s.overlap.next_tiles.also = row_at(
+                job, &job.target, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))
         tile_sums(job, b, t * TILE, tile_of(job, tiles, t), &s.overlap.next_tiles)
     if labels:
         for t in range(n_tiles):

@@ -193,5 +193,9 @@ static inline real v_sum16(const vec a[2]) {
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 static inline vec v_mul_error(vec a, vec b, vec product) {
-    return v_fma(a, b, v_sub(v_set1(0), product));
+#ifdef CYSOFTMAX_F32
+    return _mm512_fmsub_ps(a, b, product);
+#else
+    return _mm512_fmsub_pd(a, b, product);
+#endif
 }

@@ -102,3 +102,65 @@ def test_a_mean_is_that_of_its_rows_over_the_total(kind, dtype):
         for n_threads in (1, 2):
             assert cysoftmax.cross_entropy(logits, same, n_threads=n_threads) == loss
             assert cysoftmax.cross_entropy_with_grad(logits, same, n_threads=n_threads).loss == loss
+
+
+def sum_to_1_but(rows, masses):
+    """Probabilities, of which some rows are replaced."""
+
+    def make(rng, shape):
+        target = rng.dirichlet(np.ones(shape[1]), shape[0])
+        target[rows] = masses
+        return target
+
+    return make
+
+
+# The first rows sum to 1, and so a mean may be divided by the number of rows before the sum of all
+# is known. An array that takes the place of the logits is not: it has what is right.
+EXPECTED_TO_SUM_TO_1 = {
+    "they all do": sum_to_1_but(slice(0), 0),
+    "one does not": sum_to_1_but(-1, 0.5),
+    "nearly": sum_to_1_but(-1, 1 / 5 + 1e-6),
+    "most are empty": sum_to_1_but(slice(20, None), 0),
+    "most are small": sum_to_1_but(slice(20, None), 1e-30),
+    "one is NaN": sum_to_1_but(77, np.nan),
+    "they cancel": sum_to_1_but(slice(16, 32), -1 / 5),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", EXPECTED_TO_SUM_TO_1)
+def test_a_wrong_guess_of_the_weight_is_not_to_be_seen(kind, dtype):
+    rng = np.random.default_rng(0)
+    shape = 5000, 5
+    logits = rng.standard_normal(shape).astype(dtype)
+    target = EXPECTED_TO_SUM_TO_1[kind](rng, shape).astype(dtype)
+    loss = cysoftmax.cross_entropy(logits, target)
+    in_place = cysoftmax.cross_entropy_grad(logits, target, out=logits.copy())
+    weights = target.astype(float).sum(axis=1)
+    for layout, same in layouts(target):
+        for n_threads in (1, 2):
+            for x in logits, np.asfortranarray(logits):
+                got = cysoftmax.cross_entropy_with_grad(x, same, n_threads=n_threads)
+                assert np.array_equal([got.loss], [loss], equal_nan=True), layout
+                assert np.array_equal(got.grad, in_place, equal_nan=True), layout
+                x = x.copy(order="K")
+                got = cysoftmax.cross_entropy_with_grad(x, same, out=x, n_threads=n_threads)
+                assert np.array_equal(got.grad, in_place, equal_nan=True), layout
+    rows = cysoftmax.cross_entropy_grad(logits, target, reduction="none")
+    np.testing.assert_allclose(in_place, rows / weights.sum(), rtol=1e-6, atol=1e-9)
+
+
+def test_a_weight_near_the_number_of_rows_counts_as_that():
+    logits = np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
+    target = np.full((5000, 4), 0.25, np.float32)
+    divided_by_5000 = cysoftmax.cross_entropy_grad(
+        logits, target, reduction="sum", scale=1 / 5000
+    )  # fmt: skip
+    for ulps, near in (0, True), (16, True), (1000, False):  # 2^-29 of 5000 is 625 of them
+        target[4999, 0] = 0.25 + ulps * 2.0**-26
+        grad = cysoftmax.cross_entropy_grad(logits, target)
+        assert np.array_equal(grad[:4999], divided_by_5000[:4999]) == near
+        loss = cysoftmax.cross_entropy(logits, target, reduction="sum")
+        exact = Fraction(loss) / (5000 + Fraction(ulps, 2**26))
+        assert abs(Fraction(cysoftmax.cross_entropy(logits, target)) - exact) <= exact / 2**51
