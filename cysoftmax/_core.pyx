@@ -80,8 +80,8 @@ def active_isa():
 use_isa(os.environ.get("CYSOFTMAX_ISA", ""))
 
 
-# Outputs larger than this are stored past the caches: they would not stay there anyway. A quarter of
-# the last level, which has to hold the inputs, too, and on most machines is shared with other
+# Outputs larger than this are stored past the caches: they would not stay there anyway. A quarter
+# of the last level, which has to hold the inputs, too, and on most machines is shared with other
 # processes (Xeon of 48 MB, two cores: outputs of 10 to 13 MB take 0.7 to 0.9 of the time when they
 # are streamed). Hypervisors have been seen to report ten times what there is.
 cdef ptrdiff_t STREAM_BYTES = min(max(cache_size(), <ptrdiff_t>1 << 23), <ptrdiff_t>1 << 25) // 4
