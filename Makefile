@@ -89,6 +89,9 @@ $(PEERS)/.tools: pyproject.toml $(VENV)/.tools
 	$(PEERS)/bin/python -m pip install --quiet --group peers
 	touch $@
 
+.PHONY: peers-setup
+peers-setup: $(PEERS)/.tools  ## Install the libraries that `make test-peers` compares with
+
 .PHONY: test-peers
 test-peers: build $(PEERS)/.tools  ## Compare with PyTorch, SciPy, scikit-learn, optax, LightGBM, dask
 	PYTHONPATH=$(CURDIR) $(PEERS)/bin/pytest -n 2 --dist loadfile -m peers tests/peers
@@ -135,18 +138,24 @@ test-c: build/test_kernels  ## Test the kernels from C, without Python
 	build/test_kernels --expect $(BITS)
 	[ "$$(uname -m)" != x86_64 ] || tests/check_prefetch.sh $(CC) $(C_FLAGS)
 
+# Build the C tests as build/$(1), by the command $(2), two files at a time.
+define c_tests
+rm -rf build/$(1).o
+mkdir -p build/$(1).o
+printf '%s\n' tests/kernels/*.c src/*.c | \
+  xargs -P 2 -I FILE sh -c '$(2) -c FILE -o build/$(1).o/$$(basename FILE).o'
+$(2) build/$(1).o/*.o -lm -o build/$(1)
+endef
+
 build/test_kernels: $(C_FILES) src/flags.txt
-	mkdir -p build
-	$(CC) $(C_FLAGS) tests/kernels/*.c src/*.c -lm -o $@
+	$(call c_tests,test_kernels,$(CC) $(C_FLAGS))
 
 .PHONY: test-aarch64
 test-aarch64:  ## Test the NEON kernels under qemu-user, against the bits of this machine
 	@{ command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64; } >/dev/null || { echo \
 	  "needs aarch64-linux-gnu-gcc and qemu-aarch64 (Debian: gcc-aarch64-linux-gnu" \
 	  "libc6-dev-arm64-cross qemu-user)"; exit 1; }
-	mkdir -p build
-	aarch64-linux-gnu-gcc $(C_FLAGS) -static tests/kernels/*.c src/*.c -lm \
-	  -o build/test_kernels_aarch64
+	$(call c_tests,test_kernels_aarch64,aarch64-linux-gnu-gcc $(C_FLAGS) -static)
 	qemu-aarch64 build/test_kernels_aarch64 --expect $(BITS)
 
 # Build a variant in a copy of the sources, $(1), with the environment $(2), and optimized at $(3).
@@ -156,7 +165,7 @@ mkdir -p build/$(1)
 cp -r $(VARIANT_FILES) build/$(1)
 find build/$(1) -name '*.so' -delete
 sed -i 's/^-O3$$/$(3)/' build/$(1)/src/flags.txt
-cd build/$(1) && $(2) $(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+cd build/$(1) && $(2) $(BIN)/python setup.py --quiet build_ext --inplace
 endef
 
 # Run Python with that variant, also in the processes that the tests start, and not with what
@@ -204,8 +213,7 @@ test-serial: $(VENV)/.tools  ## Run most tests on a build without OpenMP; PART, 
 
 .PHONY: test-sanitize
 test-sanitize: $(VENV)/.tools  ## Run most tests under AddressSanitizer and UBSan, with assertions; PART, too
-	mkdir -p build
-	$(CC) $(C_FLAGS) -O1 $(SANITIZE) tests/kernels/*.c src/*.c -lm -o build/test_kernels_sanitized
+	$(call c_tests,test_kernels_sanitized,$(CC) $(C_FLAGS) -O1 $(SANITIZE))
 	build/test_kernels_sanitized --expect $(BITS)
 	$(call variant,sanitize,CYSOFTMAX_DEBUG=1 CC="$(CC) $(SANITIZE)",-O1)
 	$(call under_sanitizers,$(PYTEST) -p no:cacheprovider $(SANITIZED_TESTS))

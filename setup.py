@@ -73,6 +73,11 @@ def page(readme):
 class Build(build_ext):
     """Find out by compiling what the compiler and the linker have, then build with it."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        # As many extension modules at a time as there are cores, which pip offers no option for.
+        self.parallel = self.parallel or True
+
     def run(self):
         # Debuggers and profilers read symbols of what is built in place. (super().run() clears
         # `inplace` until the end.)

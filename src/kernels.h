@@ -152,9 +152,9 @@ typedef struct {
        a is 0 so is the term. n is at most CYSOFTMAX_CHUNK. */
     void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
                      double *lo);
-    /* hi + lo = sum of a (x - shift), the second sum of (19), in twice the digits of a real; n is
-       at most CYSOFTMAX_CHUNK. With `skip_zeros` the term of a class with a = 0 is 0 whatever its x
-       is, -inf and NaN included. */
+    /* hi + lo = sum of a (x - shift), the second sum of (19), in twice the digits of a real; shift
+       is finite, and n at most CYSOFTMAX_CHUNK. With `skip_zeros` the term of a class with a = 0 is
+       0 whatever its x is, -inf and NaN included. */
     void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
                 double *lo);
     /* What `dot` computes with a shift of 0 and without skip_zeros, of numbers that are a_step and

@@ -4,6 +4,7 @@ A row is a list of classes, each of them with the number of times that it occurs
 comes from the library, and nothing is a difference of nearly equal numbers.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import mpmath
@@ -89,6 +90,7 @@ class Limits(NamedTuple):
     eps: object
 
 
+@cache
 def limits(dtype):
     """Return the Limits of a dtype."""
     if dtype.name == "bfloat16":  # whose finfo NumPy does not know

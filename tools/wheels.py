@@ -20,6 +20,7 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -41,6 +42,10 @@ def run(*command, **options):
 
 def output(*command, **options):
     return run(*command, stdout=subprocess.PIPE, text=True, **options).stdout.strip()
+
+
+def git(*command):
+    return output("git", *command, cwd=ROOT)
 
 
 # ---------------------------------------------------------------- what a wheel contains
@@ -91,13 +96,12 @@ def wrong_contents(names):
 def commit_time():
     """Return the seconds for all files that are built: SOURCE_DATE_EPOCH, or the commit's time."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
-    return given or output("git", "log", "-1", "--format=%ct", cwd=ROOT)
+    return given or git("log", "-1", "--format=%ct")
 
 
-def build_sdist(python, work, folder):
-    """Build the sdist of what git tracks into a folder; return its path."""
+def build_sdist(python, commit, work, folder):
+    """Build the sdist of a commit into a folder, by way of work/source; return its path."""
     source = work / "source"
-    commit = output("git", "stash", "create", cwd=ROOT) or "HEAD"
     tree = run("git", "archive", commit, cwd=ROOT, stdout=subprocess.PIPE).stdout
     with tarfile.open(fileobj=io.BytesIO(tree)) as archive:
         archive.extractall(source, filter="data")
@@ -171,33 +175,59 @@ def check(paths):
             sys.exit(f"{path.name}: " + "; ".join(wrong))
 
 
-def test_wheel(wheel, numpy, python, work):
-    """Run the fast tests and the demo with an installed wheel, where no compiler can be found."""
+def install(wheel, python, source, work, *packages):
+    """Install a wheel into an empty environment, away from the sources, with what tests need.
+
+    Return the environment's folder, a folder with the tests and the examples, and the variables of
+    this process without those that could lead to another copy of the library.
+    """
     place = work / "venv"
+    made = make_venv(python, place, wheel, *packages)
+    files = work / "files"
+    for name in ("tests", "examples", "docs"):
+        shutil.copytree(source / name, files / name)
+    shutil.copy(source / "pyproject.toml", files)
+    names = ("PYTHONPATH", "PYTHONSAFEPATH", "CC", "CFLAGS", "LDFLAGS", "CYSOFTMAX_ISA")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    where = "import cysoftmax; print(cysoftmax.__file__)"
+    found = output(made, "-c", where, cwd=files, env=environment)
+    assert place in Path(found).parents, found
+    return place, files, environment
+
+
+def test_wheel(wheel, numpy, python, source, work):
+    """Run the fast tests and the demo with an installed wheel, where no compiler can be found."""
     groups = PROJECT["dependency-groups"]
     needs = [*groups["test"], *groups["examples"]]
-    made = make_venv(python, place, wheel, numpy, *needs)
-    files = work / "files"
-    for name in ("tests", "examples", "pyproject.toml"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        files.mkdir(exist_ok=True)
-        copy(ROOT / name, files / name)
-    names = ("PATH", "PYTHONPATH", "CC", "CYSOFTMAX_ISA")
-    alone = {k: v for k, v in os.environ.items() if k not in names} | {"PATH": str(place / "bin")}
+    place, files, environment = install(wheel, python, source, work, numpy, *needs)
+    environment["PATH"] = str(place / "bin")
     for compiler in ("cc", "gcc", "clang", "make"):
-        assert shutil.which(compiler, path=alone["PATH"]) is None
-    where = "import cysoftmax, numpy; print(numpy.__version__, cysoftmax.__file__)"
-    version, found = output(made, "-c", where, cwd=files, env=alone).split()
-    assert place in Path(found).parents, found
+        assert shutil.which(compiler, path=environment["PATH"]) is None
     tests = shlex.split(PROJECT["tool"]["cibuildwheel"]["test-command"])
-    run(place / "bin" / tests[0], *tests[1:], cwd=files, env=alone)
-    run(made, "examples/digits.py", cwd=files, env=alone, stdout=subprocess.DEVNULL)
+    run(place / "bin" / tests[0], *tests[1:], cwd=files, env=environment)
+    made = place / "bin" / "python"
+    run(made, "examples/digits.py", cwd=files, env=environment, stdout=subprocess.DEVNULL)
+    version = output(made, "-c", "import numpy; print(numpy.__version__)", env=environment)
     print(f"{wheel.name}: tests and demo pass with NumPy {version}, without a compiler")
 
 
+def test_compiled(wheel, python, source, work):
+    """Build modules of others, in Cython, C and C++, against an installed wheel, and test them."""
+    groups = PROJECT["dependency-groups"]
+    needs = [*groups["test"], *groups["build"]]
+    place, files, environment = install(wheel, python, source, work, *needs)
+    report = files / "report.xml"
+    tests = ("-q", "--junit-xml", report, "tests/test_compiled.py")
+    run(place / "bin" / "pytest", *tests, cwd=files, env=environment)
+    counts = ElementTree.parse(report).find("testsuite").attrib
+    if int(counts["skipped"]) or not int(counts["tests"]):
+        sys.exit(f"{wheel.name}: tests of compiled code did not all run: {counts}")
+    print(f"{wheel.name}: {counts['tests']} tests of compiled code pass against it")
+
+
 def find_python(version):
-    """Return the path of that Python, or None."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", ""), "versions")
+    """Return the path of that Python, on PATH or among pyenv's, or None."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser() / "versions"
     places = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
     for python in filter(None, places):
         asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
@@ -226,7 +256,9 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     os.environ["SOURCE_DATE_EPOCH"] = commit_time()
-    sdist = build_sdist(sys.executable, work, folder)
+    # Once: files may change while this runs.
+    commit = git("stash", "create") or git("rev-parse", "HEAD")
+    sdist = build_sdist(sys.executable, commit, work, folder)
     print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.2f} MB, sha256 {hash_of(sdist)}")
     if options.only_sdist:
         check([sdist])
@@ -248,16 +280,20 @@ def main():
     again = work / "again" / "in" / "another" / "folder"
     again.mkdir(parents=True)
     version, wheel = next(iter(wheels.items()))
-    assert hash_of(build_sdist(sys.executable, again, again / "built")) == hash_of(sdist)
     builder = work / version / "builder" / "bin" / "python"
-    assert hash_of(build_wheel(sdist, builder, again, again / "built")) == hash_of(wheel)
+    second = build_sdist(sys.executable, commit, again, again / "built")
+    built = {sdist: second, wheel: build_wheel(second, builder, again, second.parent)}
+    for first, other in built.items():
+        if hash_of(first) != hash_of(other):
+            sys.exit(f"a second build of {first.name} has other bytes: compare it with {other}")
     print("a second build, in another folder, has the same bytes")
 
+    source = work / "source"
     for version, wheel in wheels.items():
         for which in options.numpys:
-            oldest = f"numpy=={OLDEST_NUMPY[version]}.*"
-            place = work / version / which
-            test_wheel(wheel, oldest if which == "oldest" else "numpy", found[version], place)
+            numpy = f"numpy=={OLDEST_NUMPY[version]}.*" if which == "oldest" else "numpy"
+            test_wheel(wheel, numpy, found[version], source, work / version / which)
+        test_compiled(wheel, found[version], source, work / version / "compiled")
     for wheel in wheels.values():
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB, sha256 {hash_of(wheel)}")
     missing = [version for version, python in found.items() if python is None]
