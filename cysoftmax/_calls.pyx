@@ -247,18 +247,25 @@ def losses_and_grad(bint with_loss, bint with_grad, logits, target, axis, option
     return losses, grad
 
 
-def weight_of_targets(shape, dtype, target, axis, options):
-    """Return the weight of rows of logits of that shape, as a float and an exponent of two."""
+def weights_of_targets(shape, dtype, target, axis, options):
+    """Return what each row of logits of that shape weighs: numbers of which total_of_rows finds the
+    sum of all rows, as an array of shape (k, *rows)."""
     cdef cnp.ndarray x = np.broadcast_to(np.zeros((), dtype), shape)    # nothing of it is read
     cdef int along = check_axis(axis, x.ndim)
     target, labels = check_target(target, x, along)
     check_options(options, x, along, target if labels else None)
-    if not x.size:
-        return 0.0, 0
-    weight = _core.total_weight(class_last(x, along), target, options, True, 1)
-    if weight is None:
+    weights = _core.weights_of_rows(class_last(x, along), target, options)
+    if weights is None:
         raise_bad_label(target, x.shape[along], options)
-    return weight
+    return weights.reshape(len(weights), *shape_without(x, along))
+
+
+def total_of_rows(numbers, n_classes=1):
+    """Return the sum of one number of each row, in the order of all rows, as a float and an
+    exponent of two. `numbers` has the shape (1, *rows), or is what weights_of_targets returned for
+    all rows."""
+    numbers = np.ascontiguousarray(numbers, np.float64)
+    return _core.total_of_rows(numbers.reshape(len(numbers), -1), n_classes)
 
 
 def apart(array, outs):

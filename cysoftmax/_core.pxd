@@ -14,3 +14,5 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
                    bint kept, options, n_threads, tuple divisor=*, given=*)
 cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out) except -1
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads)
+cdef cnp.ndarray weights_of_rows(cnp.ndarray x, target, options)
+cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes)

@@ -20,20 +20,22 @@ from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range, RowWeights,
     Sums)
-from cysoftmax._kernels cimport CHUNK, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
+from cysoftmax._kernels cimport CHUNK, TILE, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
-from cysoftmax._mass_sums cimport sum_masses_of_rows
+from cysoftmax._mass_sums cimport add_masses_of, sum_masses_of_rows, take_sum
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
-    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, sum_rows, total_of,
-    total_of_sixteens)
+    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, sum_rows, sum_sixteens,
+    total_of, total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
 from cysoftmax._wide cimport Wide, narrow
 
 import os
+
+import numpy as np
 
 cnp.import_array()
 
@@ -145,6 +147,26 @@ cdef Wide weight_of_all(const Job *job) noexcept nogil:
     return total_of_sixteens(sixteens, exponents, count_sixteens(job.n_rows))
 
 
+cdef void keep_weights(const Job *job) noexcept nogil:
+    """Store what each row weighs as the numbers of total_of_rows."""
+    cdef double *numbers = job.sums.kept
+    cdef double[3] masses
+    cdef Wide weight = Wide(1, 0)
+    cdef ptrdiff_t i
+    cdef int k
+    for i in range(job.n_rows):
+        if job.plan.weighted:
+            weight = job.sums.weights[i]
+        numbers[i] = weight.part
+        numbers[job.n_rows + i] = weight.exponent
+        if job.plan.sums_masses:
+            masses[0] = masses[1] = masses[2] = 0
+            if not add_masses_of(job, i, 1, masses):
+                masses[0] = NAN
+            for k in range(3):
+                numbers[(2 + k) * job.n_rows + i] = masses[k]
+
+
 cdef bint has_bad_labels(const Job *job) noexcept nogil:
     """Return whether a label is out of range that is not ignored."""
     cdef ptrdiff_t n_blocks = (job.n_rows + MOST_LABELS - 1) // MOST_LABELS, i
@@ -185,6 +207,8 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
             if outcome.bad_label:
                 return
             outcome.weight = weight_of_all(job)
+        if job.sums.kept != NULL:
+            keep_weights(job)
         if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
             job.plan.labels_weigh_1 = False
             outcome.bad_label = walk(job, memory, True)
@@ -210,6 +234,7 @@ cdef int compute(Call *call, n_threads, bint sums, bint mean) except -1:
     cdef ptrdiff_t n_bytes, sums_bytes = 0, n_sixteens = count_sixteens(job.n_rows)
     call.outcome = Outcome(Wide(0, 0), Wide(0, 0), False)
     make_plan(job, thread_count(n_threads, job.n_rows * job.n_classes), STREAM_BYTES)
+    job.plan.sums_each_row |= job.sums.kept != NULL
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
     n_bytes += span_blocks_bytes(job)
@@ -509,6 +534,66 @@ cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
         return call.outcome.weight.part, call.outcome.weight.exponent
     finally:
         end_call(call)
+
+
+cdef cnp.ndarray weights_of_rows(cnp.ndarray x, target, options):
+    """Return what each row weighs as the numbers of total_of_rows, (k, n_rows), or None if a label
+    was out of range. Of x, only the shape and the dtype matter."""
+    cdef cnp.ndarray numbers
+    cdef Call *call = begin_call()
+    try:
+        fill_job(&call.job, 0, x, None, target, options)
+        call.job.checks_labels = call.job.target_is == LABELS
+        numbers = np.empty((5, call.job.n_rows))
+        call.job.sums.kept = <double *>cnp.PyArray_DATA(numbers)
+        compute(call, 1, True, True)
+        if call.outcome.bad_label:
+            return None
+        return numbers if call.job.plan.sums_masses else numbers[:2].copy()
+    finally:
+        end_call(call)
+
+
+cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes):
+    """Return the sum of one number of each of all rows, as a float and an exponent of two: in the
+    order, and so with the bits, of a call that has all of these rows.
+
+    `numbers`, contiguous float64 of shape (k, n_rows), holds the number of each row; if k > 1, the
+    exponent of the power of two that it is to be multiplied by; and if k is 5, the three sums of
+    the masses of its n_classes classes (_mass_sums.pxd), the first NaN if they are not made for
+    these masses.
+    """
+    cdef ptrdiff_t n = numbers.shape[1], n_sixteens = count_sixteens(n), g, i
+    cdef cnp.ndarray all_sums = np.zeros((n_sixteens, 4))
+    cdef cnp.ndarray all_exponents = np.zeros((n_sixteens, 2), np.intc)
+    cdef const double *values = <const double *>cnp.PyArray_DATA(numbers)
+    cdef double *sums = <double *>cnp.PyArray_DATA(all_sums)
+    cdef int *exponents = <int *>cnp.PyArray_DATA(all_exponents)
+    cdef double[TILE] some
+    cdef int[TILE] powers
+    cdef double[3] masses
+    cdef bint has_powers = numbers.shape[0] > 1, has_masses = numbers.shape[0] == 5
+    cdef Call *call = begin_call()
+    cdef Job *job = &call.job
+    cdef Wide total
+    cdef int r, k
+    job.doubles = active.doubles
+    job.n_classes = n_classes
+    for g in range(n_sixteens):
+        masses[0] = masses[1] = masses[2] = 0
+        for r in range(TILE):
+            i = g * TILE + r
+            some[r] = values[i] if i < n else 0
+            powers[r] = <int>values[n + i] if i < n and has_powers else 0
+            for k in range(3 if i < n and has_masses else 0):
+                masses[k] += values[(2 + k) * n + i]
+        sum_sixteens(job, some, powers, 1, sums + 4 * g, exponents + 2 * g)
+        if has_masses and take_sum(job, <int>min(<ptrdiff_t>TILE, n - g * TILE), True, masses,
+                                   sums + 4 * g):
+            exponents[2 * g] = 0
+    total = total_of_sixteens(sums, exponents, n_sixteens)
+    end_call(call)
+    return total.part, total.exponent
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,

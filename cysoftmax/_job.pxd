@@ -127,6 +127,7 @@ cdef struct Sums:                   # what the loops write besides outputs
     bint adds_weights               # rows can differ in weight, and their sum is wanted
     double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
     int *exponents                  # of losses and of weights, beside sixteens: powers of two
+    double *kept                    # where keep_weights stores what each row weighs, or NULL
 
 # Magnitudes within which no product of a row's numbers over- or underflows as a real.
 cdef struct Range:
