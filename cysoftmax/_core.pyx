@@ -404,7 +404,8 @@ del for_both
 
 cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
                   object options=None, object result=None, object variance=None,
-                  object scale=None, object stats=None, object given=None) except -1:
+                  object scale=None, object stats=None, object given=None,
+                  object first_class=None) except -1:
     """Note all that a call is about; None is an array or option that there is not."""
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
     memset(job, 0, <char *>&job.plain_weights - <char *>job)
@@ -436,6 +437,9 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
     if given is not None:
         read_strides(job, &job.given, given, True)
         job.given_masses = given.shape[ndim] > 4
+    if first_class is not None:
+        job.labels_of_block = True
+        job.first_class = first_class
     join_axes(job, ndim, cnp.PyArray_DIMS(x))
     return 0
 
@@ -518,13 +522,15 @@ cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out
     return 0
 
 
-cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
+cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads, given=None,
+                        first_class=None):
     """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
     `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only
-    the shape and the dtype matter."""
+    the shape and the dtype matter. For the rest see cross_entropy."""
     cdef Call *call = begin_call()
     try:
-        fill_job(&call.job, 0, x, None, target, options)
+        fill_job(&call.job, 0, x, None, target, options, None, None, None, None, given,
+                 first_class)
         call.job.checks_labels = call.job.target_is == LABELS
         compute(call, n_threads, mean, mean)
         if call.outcome.bad_label:
@@ -597,7 +603,8 @@ cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes):
 
 
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   bint kept, options, n_threads, tuple divisor=None, given=None):
+                   bint kept, options, n_threads, tuple divisor=None, given=None,
+                   first_class=None):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
     `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
     GRAD and VARIANCE.
@@ -606,12 +613,14 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     None if a label was out of range. Then nothing is written into arrays that are `kept`. If these
     rows are a part of those of a mean, `divisor` is the total_weight of all rows, by which the sum
     and its gradient are divided, and `mean` is False. For `given` see _given.pxd; the target is
-    then a distribution.
+    then a distribution, or with `first_class` the labels of rows that have more classes than x,
+    which begins with that one. The loss of these needs the label of each row in x.
     """
     cdef Call *call = begin_call()
     cdef Wide whole = Wide(1, 0)
     try:
-        fill_job(&call.job, what, x, out, target, options, result, variance, scale, None, given)
+        fill_job(&call.job, what, x, out, target, options, result, variance, scale, None, given,
+                 first_class)
         call.job.checks_labels = kept and call.job.target_is == LABELS
         if divisor is not None:
             whole.part, whole.exponent = divisor

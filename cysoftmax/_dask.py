@@ -29,7 +29,6 @@ import cysoftmax
 from cysoftmax import _calls
 from cysoftmax._calls import make_options
 from cysoftmax._checks import check_class_weight, check_weights
-from cysoftmax._online import entries_of_labels
 
 WEIGHTS = 6  # numbers of a row in `weights`
 
@@ -531,6 +530,16 @@ def target_of_block(target, labels, first, shape, axis, ignored):
     target = np.moveaxis(target, axis, -1)
     kept = target.dtype.kind in "biu" or target.dtype in (np.float32, np.float64)
     return target if kept else target.astype(np.float32)
+
+
+def entries_of_labels(labels, first_class, n_classes, ignored):
+    """Return labels as the arrays of a sparse target of n_classes classes from first_class on: one
+    entry for each row whose label is among them, unless it is ignored."""
+    inside = (labels >= first_class) & (labels < first_class + n_classes) & ~ignored
+    classes = labels[inside].astype(np.int64) - first_class
+    indptr = np.zeros(labels.size + 1, np.int64)
+    np.cumsum(inside.ravel(), out=indptr[1:])
+    return np.ones(len(classes), bool), classes, indptr
 
 
 def merge(blocks, options):

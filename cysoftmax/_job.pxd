@@ -154,6 +154,8 @@ cdef struct Job:
     Array stats                     # six float64 for each row, or the four of TOTALS
     Array given                     # what is known of rows of whose classes these are some:
     bint given_masses               # see _given.pxd
+    bint labels_of_block            # the block is of the classes from first_class on,
+    uint64_t first_class            # and labels are those of all classes, which weigh 1
     Array where                     # bytes: 0 where an entry is masked
     Array sample, scale             # float64: a row's weight, and a factor of its gradient
     Array target                    # labels, a distribution, or v of a VJP
