@@ -288,8 +288,8 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
 
 cdef inline bint place_labels(const Job *job, ptrdiff_t *y, int n, bint signed,
                               char *ignored) noexcept nogil:
-    """Make labels of all classes those of a block of them: -1 if it does not have that class. Return
-    whether any is negative."""
+    """Make labels of all classes those of a block of them: -1 if it does not have that class.
+    Return whether any is negative."""
     cdef uint64_t first = job.first_class, n_classes = job.n_classes, label
     cdef bint bad = False
     cdef int r

@@ -91,7 +91,8 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
         job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
         or job.n_classes > CHUNK or job.given_masses)
     plan.counts_labels = job.loss.ignores and not (
-        job.labels_of_block or job.loss.class_weight != NULL or job.sample.data != NULL or plan.reads_rows)
+        job.labels_of_block or job.loss.class_weight != NULL or job.sample.data != NULL
+        or plan.reads_rows)
     plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL
                                or job.loss.ignores or job.labels_of_block)
     plan.exps_alone = not (plan.has_dots or job.what & (LOGSUMEXP | STATS | VJP))
