@@ -154,7 +154,15 @@ class Build(build_ext):
 
 
 # The modules that contain no kernels.
-SMALL = ("_arrays", "_calls", "_check_sparse", "_checks", "_row_functions", "_threads")
+SMALL = (
+    "_arrays",
+    "_calls",
+    "_check_sparse",
+    "_checks",
+    "_row_functions",
+    "_threads",
+    "_torch_few",
+)
 
 
 def extension(name, sources):

@@ -80,7 +80,32 @@ def softmax_of_block(
     n_threads: Any,
 ) -> _Array: ...
 def logsumexp_of_totals(totals: Any, dtype: Any, temperature: Any) -> _Array: ...
-def weight_of_rows(ignored: Any, options: Any) -> tuple[float, int]: ...
+def loss_of_labels(
+    totals: Any,
+    dtype: Any,
+    temperature: Any,
+    logits: Any,
+    sample_weight: Any,
+    z_loss: Any,
+    reduction: Any,
+) -> float | _Array: ...
+def grad_of_labels(
+    totals: Any,
+    dtype: Any,
+    temperature: Any,
+    block: Any,
+    target: Any,
+    first_class: Any,
+    axis: Any,
+    sample_weight: Any,
+    ignore_index: Any,
+    z_loss: Any,
+    where: Any,
+    reduction: Any,
+    scale: Any,
+    out: Any,
+    n_threads: Any,
+) -> _Array: ...
 def loss_of_block(
     grad: Any,
     given: Any,
@@ -128,8 +153,10 @@ def losses_and_grad(
     divisor: Any,
     n_threads: Any,
 ) -> tuple[_Array | None, _Array | None]: ...
-def weight_of_targets(
-    shape: Any, dtype: Any, target: Any, axis: Any, options: Any
-) -> tuple[float, int]: ...
+def weights_of_targets(shape: Any, dtype: Any, target: Any, axis: Any, options: Any) -> _Array: ...
+def total_of_rows(numbers: Any, n_classes: int = ...) -> tuple[float, int]: ...
+def weight_and_divisor(
+    numbers: Any, n_classes: int, dtype: Any
+) -> tuple[tuple[float, int], tuple[float, int]]: ...
 def apart(array: Any, outs: Any) -> Any: ...
 def convert(value: Any, name: str) -> _Array: ...

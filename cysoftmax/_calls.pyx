@@ -13,14 +13,15 @@ from cysoftmax._arrays cimport (
     DOUBLE, class_last, compute_dtype, copy_if_overlapping, copy_to_out, shape_of, shape_without,
     workspace)
 from cysoftmax._checks cimport (
-    check_axis, check_logits, check_options, check_out, check_scale, check_target, check_threads,
-    copy_overlapping_options, options_of_rows)
+    Options, check_axis, check_labels, check_logits, check_options, check_out, check_scale,
+    check_target, check_threads, copy_overlapping_options, options_of_rows)
 from cysoftmax._what cimport GRAD, LOG_SOFTMAX, LOGSUMEXP, LOSS, SOFTMAX, TOTALS, VARIANCE
 
 import numpy as np
 
 from cysoftmax._arrays import cast, convert  # the latter for _check_linear.py  # no-cython-lint
-from cysoftmax._checks import check_pair, make_options, raise_bad_label
+from cysoftmax._checks import (
+    check_first_class, check_pair, check_reduction, make_options, raise_bad_label)
 from cysoftmax._core import DefaultMode
 
 cnp.import_array()
@@ -136,8 +137,7 @@ cdef tuple loss_and_derivatives(
         raise ValueError(f"logits must have at least one class; got shape {shape_of(x)}")
     target, labels = check_target(target, x, along)
     check_options(options, x, along, target if labels else None)
-    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+    check_reduction(reduction)
     scale = check_scale(scale, x, along)
     if losses is not None:
         if reduction != "none":
@@ -247,18 +247,34 @@ def losses_and_grad(bint with_loss, bint with_grad, logits, target, axis, option
     return losses, grad
 
 
-def weight_of_targets(shape, dtype, target, axis, options):
-    """Return the weight of rows of logits of that shape, as a float and an exponent of two."""
+def weights_of_targets(shape, dtype, target, axis, options):
+    """Return what each row of logits of that shape weighs: numbers of which total_of_rows finds the
+    sum of all rows, as an array of shape (k, *rows)."""
     cdef cnp.ndarray x = np.broadcast_to(np.zeros((), dtype), shape)    # nothing of it is read
     cdef int along = check_axis(axis, x.ndim)
     target, labels = check_target(target, x, along)
     check_options(options, x, along, target if labels else None)
-    if not x.size:
-        return 0.0, 0
-    weight = _core.total_weight(class_last(x, along), target, options, True, 1)
-    if weight is None:
+    weights = _core.weights_of_rows(class_last(x, along), target, options)
+    if weights is None:
         raise_bad_label(target, x.shape[along], options)
-    return weight
+    return weights.reshape(len(weights), *shape_without(x, along))
+
+
+def total_of_rows(numbers, n_classes=1):
+    """Return the sum of one number of each row, in the order of all rows, as a float and an
+    exponent of two. `numbers` has the shape (1, *rows), or is what weights_of_targets returned for
+    all rows."""
+    numbers = np.ascontiguousarray(numbers, np.float64)
+    return _core.total_of_rows(numbers.reshape(len(numbers), -1), n_classes)
+
+
+def weight_and_divisor(numbers, n_classes, dtype):
+    """Return total_of_rows of what weights_of_targets returned for all rows, and what the gradient
+    of the mean of their losses is divided by, likewise."""
+    weight = total_of_rows(numbers, n_classes)
+    if len(numbers) == 2:
+        return weight, weight
+    return weight, _core.divisor_of_distributions(weight, numbers[0].size, np.dtype(dtype).itemsize)
 
 
 def apart(array, outs):
@@ -307,7 +323,7 @@ cdef check_block(cnp.ndarray x, int axis, totals, dtype):
         raise ValueError(
             f"block must have rows of shape {totals.shape[1:]} (its shape without axis={axis}); "
             f"got shape {shape_of(x)}")
-    return np.moveaxis(totals, 0, -1)
+    return class_last(totals, 0)
 
 
 def softmax_of_block(bint log, totals, dtype, block, axis, temperature, where, out, n_threads):
@@ -325,14 +341,6 @@ def logsumexp_of_totals(totals, dtype, temperature):
     if x.size:
         _core.rowwise(LOGSUMEXP, x, None, result, options, None, None, np.moveaxis(totals, 0, -1))
     return result
-
-
-def weight_of_rows(ignored, options):
-    """Return the weight of all rows that are not ignored, as _core.total_weight does."""
-    x = np.broadcast_to(np.float64(0), (*ignored.shape, 1))
-    labels = ignored.astype(np.int8)
-    check_options(options, x, x.ndim - 1, labels)
-    return _core.total_weight(x, labels, options, True, None) if x.size else (0.0, 0)
 
 
 def loss_of_block(bint grad, given, dtype, block, axis, target, options, scale, divisor, losses,
@@ -369,6 +377,75 @@ def loss_of_block(bint grad, given, dtype, block, axis, target, options, scale, 
     elif divisor[0] == 0:
         loss = np.nan
     return copy_to_out(work, out) if grad else loss
+
+
+def loss_of_labels(totals, dtype, temperature, logits, sample_weight, z_loss, reduction):
+    """Return the loss of rows, given the totals of all classes and the logit of each label."""
+    cdef cnp.ndarray x = logits[..., None]
+    cdef bint mean = check_reduction(reduction) == "mean"
+    labels = np.broadcast_to(np.int8(0), logits.shape)      # classes of x
+    options = make_options(temperature=temperature, sample_weight=sample_weight, z_loss=z_loss)
+    check_options(options, x, x.ndim - 1, labels)
+    losses = np.empty(logits.shape, compute_dtype(dtype)) if reduction == "none" else None
+    loss = NAN if mean else 0.0
+    if x.size:
+        loss = _core.cross_entropy(LOSS, x, labels, None, losses, None, 1.0, mean, False, options,
+                                   None, None, class_last(totals, 0), 0)
+    return loss if losses is None else losses
+
+
+def grad_of_labels(totals, dtype, temperature, block, target, first_class, axis, sample_weight,
+                   ignore_index, z_loss, where, reduction, scale, out, n_threads):
+    """Return the gradient of the loss of rows, given the totals and the labels of all classes, with
+    respect to a block that begins with the class `first_class`."""
+    cdef cnp.ndarray x = check_logits(block, "block"), work, last_work
+    cdef int along = check_axis(axis, x.ndim)
+    cdef bint mean = check_reduction(reduction) == "mean"
+    cdef Options options = make_options(
+        temperature=temperature, sample_weight=sample_weight, ignore_index=ignore_index,
+        z_loss=z_loss, where=where)
+    n_threads = check_threads(n_threads)
+    given = check_block(x, along, totals, dtype)
+    first = check_first_class(first_class)
+    labels = check_labels(target, x, along)
+    check_options(options, x, along, labels)
+    scale = check_scale(scale, x, along)
+    if out is not None:
+        check_out(out, shape_of(x), x.descr)
+    work = workspace(x, x.descr, out)
+    x, last_work = class_last(x, along), class_last(work, along)
+    divisor = (1.0, 0)
+    if mean and (where is not None or not x.size):
+        mean = False
+        divisor = total_weight_of_labels(given, dtype, labels, options, first)
+    if divisor is not None and x.size:
+        if out is not None:
+            x = copy_if_overlapping(x, last_work)
+            labels = copy_if_overlapping(labels, last_work)
+            scale = copy_if_overlapping(scale, last_work)
+            copy_overlapping_options(options, last_work)
+        if _core.cross_entropy(GRAD, x, labels, last_work, None, None, scale, mean,
+                               out is not None, options, n_threads, divisor, given,
+                               first) is None:
+            divisor = None
+    if divisor is None:
+        raise_bad_label(labels, None, options)
+    return copy_to_out(work, out)
+
+
+cdef total_weight_of_labels(given, dtype, labels, Options options, first_class):
+    """Return the weight of the rows of which `given` holds the totals; None if a label is negative.
+    The mask of a block says nothing about it."""
+    x = np.broadcast_to(np.zeros((), dtype), (*labels.shape, 1))        # nothing of it is read
+    if not x.size:
+        return 0.0, 0
+    mask = None
+    if options is not None:
+        mask, options.where = options.where, None
+    weight = _core.total_weight(x, labels, options, True, 1, given, first_class)
+    if options is not None:
+        options.where = mask
+    return weight
 
 
 def row_stats(logits, target, axis, options, n_threads):

@@ -17,6 +17,7 @@ cdef int check_axis(axis, int ndim) except -1
 cdef check_threads(n_threads)
 cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except -1
 cdef check_target(value, cnp.ndarray x, int axis)
+cdef cnp.ndarray check_labels(value, cnp.ndarray x, int axis)
 cdef check_scale(value, cnp.ndarray x, int axis)
 cdef int check_out(out, tuple shape, cnp.dtype dtype) except -1
 cdef int copy_overlapping_options(Options options, out) except -1

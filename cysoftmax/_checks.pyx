@@ -372,6 +372,34 @@ cdef int check_target_shape(cnp.ndarray target, cnp.ndarray x, int axis) except 
     return 0
 
 
+cdef cnp.ndarray check_labels(value, cnp.ndarray x, int axis):
+    """Return the labels of rows of which x has only some of the classes, in their integer dtype."""
+    cdef cnp.ndarray labels = as_array(value, "target")
+    if labels.descr.kind not in b"iu":
+        raise TypeError(f"target must hold integers; got dtype {labels.dtype}")
+    if shape_of(labels) != shape_without(x, axis):
+        raise ValueError(
+            f"target must have shape {shape_without(x, axis)}; got {shape_of(labels)}")
+    return native(labels, native_order(labels.descr))
+
+
+def check_first_class(value):
+    """Return the index of the first class of a block as an int."""
+    first = as_integer(value)
+    if first is None:
+        raise TypeError(f"first_class must be an integer; got {value!r}")
+    if not 0 <= first < 2**63:
+        raise ValueError(f"first_class must lie in [0, 2**63); got {first}")
+    return first
+
+
+def check_reduction(value):
+    """Return the reduction of a loss."""
+    if not isinstance(value, str) or value not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {value!r}")
+    return value
+
+
 cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except -1:
     """Check the options and convert them, in place, to what the core wants.
 
@@ -421,23 +449,27 @@ cdef Options options_of_rows(Options options, Py_ssize_t begin, Py_ssize_t end):
 
 
 def raise_bad_label(target, n_classes, Options options):
-    """Raise the IndexError for the first label outside [0, n_classes) that is not ignored.
+    """Raise the IndexError for the first label outside [0, n_classes) that is not ignored; or for
+    the first that is negative, if `n_classes` is None.
 
     Another thread may have changed the label since it was found, and may still do so here.
     """
     ignored = None if options is None else options.ignore_index
+    expected = "be >= 0" if n_classes is None else f"lie in [0, {n_classes})"
     bad = ()
     if not isinstance(target, tuple):  # check_sparse has checked the classes of a sparse one
-        outside = (target < 0) | (target >= n_classes)
+        outside = target < 0
+        if n_classes is not None:
+            outside |= target >= n_classes
         if ignored is not None:
             outside &= target != ignored
         bad = np.argwhere(outside)
     where = tuple(int(i) for i in bad[0]) if len(bad) else ()
     value = int(target[where]) if len(bad) else 0
-    if 0 <= value < n_classes or value == ignored:
-        raise IndexError(f"target must lie in [0, {n_classes}); it was changed during the call")
+    if value == ignored or 0 <= value < (2**64 if n_classes is None else n_classes):
+        raise IndexError(f"target must {expected}; it was changed during the call")
     at = f" at index {where}" if where else ""
     cure = ""
     if ignored is None and value in (-1, -100):  # which other libraries ignore
         cure = f" (ignore_index={value} ignores such rows)"
-    raise IndexError(f"target must lie in [0, {n_classes}); got {value}{at}{cure}")
+    raise IndexError(f"target must {expected}; got {value}{at}{cure}")

@@ -22,19 +22,21 @@ from cysoftmax._job cimport (
     Sums)
 from cysoftmax._kernels cimport CHUNK, TILE, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes, walk
-from cysoftmax._mass_sums cimport sum_masses_of_rows
+from cysoftmax._mass_sums cimport add_masses_of, sum_masses_of_rows, take_sum
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
 from cysoftmax._one_hot cimport OTHER, OneHot, find_labels, label_item, may_be_one_hot, take_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
 from cysoftmax._sums cimport (
-    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, sum_rows, total_of,
-    total_of_sixteens)
+    Pair, Total, add, chunk_size, chunks, count_sixteens, sum_chunks, sum_rows, sum_sixteens,
+    total_of, total_of_sixteens)
 from cysoftmax._threads cimport thread_count
 from cysoftmax._what cimport LOSS, STATS, VJP
 from cysoftmax._wide cimport Wide, narrow
 
 import os
+
+import numpy as np
 
 cnp.import_array()
 
@@ -153,6 +155,26 @@ cdef Wide weight_of_all(const Job *job) noexcept nogil:
     return total_of_sixteens(sixteens, exponents, count_sixteens(job.n_rows))
 
 
+cdef void keep_weights(const Job *job) noexcept nogil:
+    """Store what each row weighs as the numbers of total_of_rows."""
+    cdef double *numbers = job.sums.kept
+    cdef double[3] masses
+    cdef Wide weight = Wide(1, 0)
+    cdef ptrdiff_t i
+    cdef int k
+    for i in range(job.n_rows):
+        if job.plan.weighted:
+            weight = job.sums.weights[i]
+        numbers[i] = weight.part
+        numbers[job.n_rows + i] = weight.exponent
+        if job.plan.sums_masses:
+            masses[0] = masses[1] = masses[2] = 0
+            if not add_masses_of(job, i, 1, masses):
+                masses[0] = NAN
+            for k in range(3):
+                numbers[(2 + k) * job.n_rows + i] = masses[k]
+
+
 cdef bint has_bad_labels(const Job *job) noexcept nogil:
     """Return whether a label is out of range that is not ignored."""
     cdef ptrdiff_t n_blocks = (job.n_rows + MOST_LABELS - 1) // MOST_LABELS, i
@@ -175,13 +197,13 @@ cdef bint has_bad_label(const Job *job, ptrdiff_t block) noexcept nogil:
                        ignored)
 
 
-cdef Wide divisor_of(const Job *job, Wide weight) noexcept nogil:
-    """Return what the gradient of a mean is divided by, if all rows together have that weight: of
-    plain distributions that sum to 1 but for the rounding of their masses, the number of rows. (An
-    error of 2^-29 is 1/32 ulp of a float32.)"""
-    cdef double most = job.n_rows * 2.**-29 if job.itemsize == 4 else 0
-    if job.plan.sums_masses and weight.exponent == 0 and fabs(weight.part - job.n_rows) <= most:
-        return Wide(job.n_rows, 0)
+cdef Wide divisor_of(Wide weight, ptrdiff_t n_rows, ptrdiff_t itemsize) noexcept nogil:
+    """Return what the gradient of a mean is divided by, if plain distributions have that weight
+    together: the number of rows, if each sums to 1 but for the rounding of its masses. (An error of
+    2^-29 is 1/32 ulp of a float32.)"""
+    cdef double most = n_rows * 2.**-29 if itemsize == 4 else 0
+    if weight.exponent == 0 and fabs(weight.part - n_rows) <= most:
+        return Wide(n_rows, 0)
     return weight
 
 
@@ -212,6 +234,8 @@ cdef bint weigh_all(Job *job, char *memory, Outcome *outcome) noexcept nogil:
         if outcome.bad_label:
             return False
         outcome.weight = weight_of_all(job)
+    if job.sums.kept != NULL:
+        keep_weights(job)
     if outcome.weight.part == 0 and job.plan.labels_weigh_1:     # the labels were not read
         job.plan.labels_weigh_1 = False
         outcome.bad_label = walk(job, memory, True)
@@ -236,7 +260,10 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
     elif weighs_first:
         if not weigh_all(job, memory, outcome):
             return
-        set_divisor(job, divisor_of(job, outcome.weight))
+        if job.plan.sums_masses:
+            set_divisor(job, divisor_of(outcome.weight, job.n_rows, job.itemsize))
+        else:
+            set_divisor(job, outcome.weight)
         job.sums.adds_weights = False
     if job.what == 0:
         return
@@ -246,7 +273,7 @@ cdef void do_call(Job *job, char *memory, bint sums, bint mean, Outcome *outcome
     if sums and job.what & LOSS:
         outcome.loss = total_loss(job)
     if guesses and outcome.weight.part != 0 and (
-            divisor_of(job, outcome.weight).part != job.n_rows):
+            divisor_of(outcome.weight, job.n_rows, job.itemsize).part != job.n_rows):
         set_divisor(job, outcome.weight)
         job.sums.adds_weights = False
         outcome.bad_label |= walk(job, memory, False)
@@ -279,6 +306,7 @@ cdef int compute(Call *call, n_threads, bint sums, bint mean) except -1:
     call.outcome = Outcome(Wide(0, 0), Wide(0, 0), False)
     look_for_labels(call, most_threads)
     make_plan(job, most_threads, STREAM_BYTES)
+    job.plan.sums_each_row |= job.sums.kept != NULL
     fill_plain_weights(job)
     n_bytes = job.plan.n_threads * job.plan.scratch_bytes + PAGE
     n_bytes += span_blocks_bytes(job)
@@ -448,7 +476,8 @@ del for_both
 
 cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
                   object options=None, object result=None, object variance=None,
-                  object scale=None, object stats=None, object given=None) except -1:
+                  object scale=None, object stats=None, object given=None,
+                  object first_class=None) except -1:
     """Note all that a call is about; None is an array or option that there is not."""
     cdef int ndim = cnp.PyArray_NDIM(x) - 1
     memset(job, 0, <char *>&job.plain_weights - <char *>job)
@@ -480,6 +509,9 @@ cdef int fill_job(Job *job, int what, cnp.ndarray x, object out, object target,
     if given is not None:
         read_strides(job, &job.given, given, True)
         job.given_masses = given.shape[ndim] > 4
+    if first_class is not None:
+        job.labels_of_block = True
+        job.first_class = first_class
     join_axes(job, ndim, cnp.PyArray_DIMS(x))
     return 0
 
@@ -562,13 +594,15 @@ cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out
     return 0
 
 
-cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
+cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads, given=None,
+                        first_class=None):
     """Return what the loss of some rows is divided by, as a float and an exponent of two: of a
     `mean` the sum of their weights, otherwise 1; or None if a label was out of range. Of x, only
-    the shape and the dtype matter."""
+    the shape and the dtype matter. For the rest see cross_entropy."""
     cdef Call *call = begin_call()
     try:
-        fill_job(&call.job, 0, x, None, target, options)
+        fill_job(&call.job, 0, x, None, target, options, None, None, None, None, given,
+                 first_class)
         call.job.checks_labels = call.job.target_is == LABELS
         compute(call, n_threads, mean, mean)
         if call.outcome.bad_label:
@@ -580,8 +614,76 @@ cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads):
         end_call(call)
 
 
+cdef cnp.ndarray weights_of_rows(cnp.ndarray x, target, options):
+    """Return what each row weighs as the numbers of total_of_rows, (k, n_rows), or None if a label
+    was out of range. Of x, only the shape and the dtype matter."""
+    cdef cnp.ndarray numbers
+    cdef Call *call = begin_call()
+    try:
+        fill_job(&call.job, 0, x, None, target, options)
+        call.job.checks_labels = call.job.target_is == LABELS
+        numbers = np.empty((5, call.job.n_rows))
+        call.job.sums.kept = <double *>cnp.PyArray_DATA(numbers)
+        compute(call, 1, True, True)
+        if call.outcome.bad_label:
+            return None
+        return numbers if call.job.plan.sums_masses else numbers[:2].copy()
+    finally:
+        end_call(call)
+
+
+cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes):
+    """Return the sum of one number of each of all rows, as a float and an exponent of two: in the
+    order, and so with the bits, of a call that has all of these rows.
+
+    `numbers`, contiguous float64 of shape (k, n_rows), holds the number of each row; if k > 1, the
+    exponent of the power of two that it is to be multiplied by; and if k is 5, the three sums of
+    the masses of its n_classes classes (_mass_sums.pxd), the first NaN if they are not made for
+    these masses.
+    """
+    cdef ptrdiff_t n = numbers.shape[1], n_sixteens = count_sixteens(n), g, i
+    cdef cnp.ndarray all_sums = np.zeros((n_sixteens, 4))
+    cdef cnp.ndarray all_exponents = np.zeros((n_sixteens, 2), np.intc)
+    cdef const double *values = <const double *>cnp.PyArray_DATA(numbers)
+    cdef double *sums = <double *>cnp.PyArray_DATA(all_sums)
+    cdef int *exponents = <int *>cnp.PyArray_DATA(all_exponents)
+    cdef double[TILE] some
+    cdef int[TILE] powers
+    cdef double[3] masses
+    cdef bint has_powers = numbers.shape[0] > 1, has_masses = numbers.shape[0] == 5
+    cdef Call *call = begin_call()
+    cdef Job *job = &call.job
+    cdef Wide total
+    cdef int r, k
+    job.doubles = active.doubles
+    job.n_classes = n_classes
+    for g in range(n_sixteens):
+        masses[0] = masses[1] = masses[2] = 0
+        for r in range(TILE):
+            i = g * TILE + r
+            some[r] = values[i] if i < n else 0
+            powers[r] = <int>values[n + i] if i < n and has_powers else 0
+            for k in range(3 if i < n and has_masses else 0):
+                masses[k] += values[(2 + k) * n + i]
+        sum_sixteens(job, some, powers, 1, sums + 4 * g, exponents + 2 * g)
+        if has_masses and take_sum(job, <int>min(<ptrdiff_t>TILE, n - g * TILE), True, masses,
+                                   sums + 4 * g):
+            exponents[2 * g] = 0
+    total = total_of_sixteens(sums, exponents, n_sixteens)
+    end_call(call)
+    return total.part, total.exponent
+
+
+cdef tuple divisor_of_distributions(tuple weight, ptrdiff_t n_rows, ptrdiff_t itemsize):
+    """Return what the gradient of the mean over plain distributions with that weight is divided by,
+    as a float and an exponent."""
+    cdef Wide divisor = divisor_of(Wide(weight[0], weight[1]), n_rows, itemsize)
+    return divisor.part, divisor.exponent
+
+
 cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale, bint mean,
-                   bint kept, options, n_threads, tuple divisor=None, given=None):
+                   bint kept, options, n_threads, tuple divisor=None, given=None,
+                   first_class=None):
     """Compute the gradient times `scale` into `out`, the diagonal of the Hessian into
     `variance`, each row's loss into `result`, where these are not None: what is wanted of LOSS,
     GRAD and VARIANCE.
@@ -590,12 +692,14 @@ cdef cross_entropy(int what, cnp.ndarray x, target, out, result, variance, scale
     None if a label was out of range. Then nothing is written into arrays that are `kept`. If these
     rows are a part of those of a mean, `divisor` is the total_weight of all rows, by which the sum
     and its gradient are divided, and `mean` is False. For `given` see _given.pxd; the target is
-    then a distribution.
+    then a distribution, or with `first_class` the labels of rows that have more classes than x,
+    which begins with that one. The loss of these needs the label of each row in x.
     """
     cdef Call *call = begin_call()
     cdef Wide whole = Wide(1, 0)
     try:
-        fill_job(&call.job, what, x, out, target, options, result, variance, scale, None, given)
+        fill_job(&call.job, what, x, out, target, options, result, variance, scale, None, given,
+                 first_class)
         call.job.checks_labels = kept and call.job.target_is == LABELS
         if divisor is not None:
             whole.part, whole.exponent = divisor

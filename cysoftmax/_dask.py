@@ -29,7 +29,6 @@ import cysoftmax
 from cysoftmax import _calls
 from cysoftmax._calls import make_options
 from cysoftmax._checks import check_class_weight, check_weights
-from cysoftmax._online import entries_of_labels
 
 WEIGHTS = 6  # numbers of a row in `weights`
 
@@ -300,7 +299,7 @@ def items(both, x, axis, dtypes, of_rows):
 def loss_and_grad(x, target, where, class_weight, sample_weight, scale, divisor, with_loss,
                   with_grad, options):  # fmt: skip
     """Compute the losses of some rows, and the gradient of their sum over the divisor."""
-    part, exponent = only(divisor)
+    part, exponent = only(divisor)[-2:]
     given = options_of(options, class_weight, sample_weight, where, options.ignore_index)
     return _calls.losses_and_grad(
         with_loss, with_grad, only(x), only(target), options.axis, given, only(scale),
@@ -319,23 +318,21 @@ def options_of(options, class_weight, sample_weight, where, ignore_index=None, *
 
 
 @of_chunk
-def weight_of_chunk(target, where, class_weight, sample_weight, options, shape=None, of=None):
-    """Compute what some rows weigh together, as a float and an exponent."""
+def weights_of_chunk(target, where, class_weight, sample_weight, options, labels, n_classes,
+                     of):  # fmt: skip
+    """Find what each row of a chunk weighs, for `add_weights`."""
     target = only(target)
-    if shape is None:
-        shape = only(where).shape if where is not None else target.shape
+    shape = list(target.shape)
+    if labels:
+        shape.insert(options.axis, n_classes)
     given = options_of(options, class_weight, sample_weight, where, options.ignore_index)
-    return np.array(_calls.weight_of_targets(shape, of, target, options.axis, given), float)
+    return _calls.weights_of_targets(shape, of, target, options.axis, given)
 
 
-def add_weights(blocks):
-    """Add the weights of all chunks, each a float and an exponent."""
-    pairs = np.concatenate([np.ravel(block) for block in flat(blocks)]).reshape(-1, 2)
-    exponent = pairs[pairs[:, 0] != 0, 1].max(initial=-np.inf)
-    if exponent == -np.inf:  # all weights are 0
-        return np.zeros(2)
-    parts = np.ldexp(pairs[:, 0], (pairs[:, 1] - exponent).astype(int))
-    return np.array([math.fsum(parts), exponent])
+def add_weights(blocks, n_classes, of):
+    """Add the weights of all rows in the order of the core (27): a float and an exponent, and those
+    of what the gradient is divided by."""
+    return np.ravel(_calls.weight_and_divisor(np.block(blocks), n_classes, of)).astype(float)
 
 
 def flat(blocks):
@@ -345,40 +342,12 @@ def flat(blocks):
     return [block for some in blocks for block in flat(some)]
 
 
-def sum_of_rows(losses, divisor):
+def add_losses(blocks, divisor):
     """Add the losses of all rows in the order of the core (27), and divide by the divisor."""
-    values = np.ravel(losses)
-    count = -(-values.size // 16)
-    high = np.zeros((count, 16))
-    high.reshape(-1)[: values.size] = values
-    low = np.zeros_like(high)
-    part, exponent = only(divisor)
+    total, power = _calls.total_of_rows(np.block(blocks)[None])
+    part, exponent = only(divisor)[:2]
     with np.errstate(all="ignore"):
-        for half in 8, 4, 2, 1:
-            a, b = high[:, :half], high[:, half : 2 * half]
-            sums, error = two_sum(a, b)
-            low[:, :half] += low[:, half : 2 * half] + error
-            high[:, :half] = sums
-        sums = np.cumsum(high[:, 0])
-        before = np.concatenate([[0.0], sums[:-1]])
-        total = sums[-1] if count else 0.0
-        if np.isfinite(total):
-            total += np.cumsum(two_sum(before, high[:, 0])[1] + low[:, 0])[-1] if count else 0.0
-        if part == 0:
-            return np.array(np.nan)
-        return np.array(np.ldexp(total / part, -int(exponent)))
-
-
-def two_sum(a, b):
-    """Return a + b rounded, and its rounding error."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def gather(blocks, divisor):
-    """Put the blocks of all rows together, as a whole array would have them, and add them."""
-    return sum_of_rows(np.block(blocks), divisor)
+        return np.array(np.ldexp(total / part, power - int(exponent)) if part != 0 else np.nan)
 
 
 # ---------------------------------------------------------------- rows are cut
@@ -472,11 +441,9 @@ def add_masses(blocks, labels, sample_weight, options, n_classes):
     return settle(numbers, ignored, sample_weight)
 
 
-def weight_of_rows(weights):
-    """Compute the sum of the weights of some rows, as weight_of_chunk does."""
-    weights = only(weights)[..., 5]
-    exponent = math.frexp(weights.max(initial=0))[1]
-    return np.array([np.sum(np.ldexp(weights, -exponent)), exponent])
+def weights_alone(weights):
+    """Return w of each row as weights_of_chunk returns it."""
+    return only(weights)[None, ..., 5]
 
 
 def totals_of(x, where, axis, temperature, n_threads):
@@ -566,6 +533,16 @@ def target_of_block(target, labels, first, shape, axis, ignored):
     return target if kept else target.astype(np.float32)
 
 
+def entries_of_labels(labels, first_class, n_classes, ignored):
+    """Return labels as the arrays of a sparse target of n_classes classes from first_class on: one
+    entry for each row whose label is among them, unless it is ignored."""
+    inside = (labels >= first_class) & (labels < first_class + n_classes) & ~ignored
+    classes = labels[inside].astype(np.int64) - first_class
+    indptr = np.zeros(labels.size + 1, np.int64)
+    np.cumsum(inside.ravel(), out=indptr[1:])
+    return np.ones(len(classes), bool), classes, indptr
+
+
 def merge(blocks, options):
     """Compute the totals of rows from the states of their blocks."""
     merged = functools.reduce(
@@ -628,7 +605,7 @@ def grad_of_block(x, merged, weights, target, where, sample_weight, scale, class
                   divisor, options, labels):  # fmt: skip
     """Compute the gradient with respect to a block of logits."""
     weights, first = only(weights), int(only(first)[0])
-    part, exponent = only(divisor)
+    part, exponent = only(divisor)[-2:]
     class_weight = only(class_weight)
     given = np.concatenate([last(only(merged)[..., :4]), last(in_unit_of(class_weight, weights))])
     options_here = options_of(options, class_weight, sample_weight, where)
@@ -757,24 +734,23 @@ class Loss:
 
     @functools.cached_property
     def divisor(self):
-        """The sum of the weights of all rows, as a float and an exponent."""
-        target, sample, shape = self.target, self.sample_weight, None
-        if not self.cut and self.labels and self.where is None:
-            if self.class_weight is sample is self.options.ignore_index is None:
-                return self.constant(float(math.prod(target.shape)))
-            # One task reads all labels, and adds up their weights as for a whole array.
-            target, shape = target.rechunk(-1), self.x.shape
-            sample = None if sample is None else sample.rechunk(-1)
-        by_chunk = {"adjust_chunks": dict.fromkeys(self.rows, one)}
+        """What losses and gradients are divided by: the sum of the weights of all rows, as a float
+        and an exponent; for gradients, perhaps another float and exponent behind these."""
+        weighing = self.where, self.class_weight, self.sample_weight, self.options.ignore_index
+        if not self.cut and self.labels and all(option is None for option in weighing):
+            return self.constant(float(math.prod(self.target.shape)))
+        n_classes = self.x.shape[self.axis]
         if self.cut:
-            parts = blockwise(weight_of_rows, self.rows, *self.of_weights, **by_chunk)
+            weights = blockwise(weights_alone, self.rows, *self.of_weights)
         else:
-            parts = blockwise(
-                weight_of_chunk, self.rows, target, self.of_target[1], *self.of_where,
-                *self.all_class_weights, *optional(sample, self.rows), options=self.options,
-                shape=shape, of=real(self.x.dtype), **by_chunk,
+            weights = blockwise(
+                weights_of_chunk, self.rows, *self.of_target, *self.of_where,
+                *self.all_class_weights, *self.of_sample_weight, options=self.options,
+                labels=self.labels, n_classes=n_classes, of=real(self.x.dtype),
             )  # fmt: skip
-        return blockwise(add_weights, (), parts, self.rows)
+        return blockwise(
+            add_weights, (), weights, self.rows, n_classes=n_classes, of=real(self.x.dtype)
+        )
 
     @functools.cached_property
     def unit(self):
@@ -810,7 +786,7 @@ class Loss:
             if isinstance(self.exponent, da.Array) or self.exponent != 0:
                 losses = blockwise(times_unit, self.rows, losses, self.rows, self.unit, ())
             return losses.astype(row_real(self.x.dtype)), grad
-        return blockwise(gather, (), losses, self.rows, *divisor), grad
+        return blockwise(add_losses, (), losses, self.rows, *divisor), grad
 
     @functools.cached_property
     def merged(self):

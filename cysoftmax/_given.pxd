@@ -14,8 +14,9 @@
 
 from libc.math cimport INFINITY, NAN, isfinite, isnan
 
-from cysoftmax._block cimport Block, weigh_masses
+from cysoftmax._block cimport MOST_ROWS, Block, weigh_masses
 from cysoftmax._job cimport Job, row_at
+from cysoftmax._numbers cimport read_per_row
 
 
 cdef inline double given_at(const Job *job, const Block *b, int r, int k) noexcept nogil:
@@ -23,25 +24,53 @@ cdef inline double given_at(const Job *job, const Block *b, int r, int k) noexce
     return (<const double *>(row_at(job, &job.given, b.first + r) + k * job.given.step))[0]
 
 
+cdef inline void read_given(const Job *job, const Block *b, int begin, int end, int k,
+                            double *numbers) noexcept nogil:
+    """Read number k of what is known of rows begin ... end - 1."""
+    read_per_row(job, &job.given, k * job.given.step, b.first + begin, end - begin, numbers)
+
+
+cdef inline void ignore_masked_rows(const Job *job, Block *b) noexcept nogil:
+    """Ignore the rows of which all classes are masked."""
+    cdef double[MOST_ROWS] shift, coarse
+    cdef int r
+    read_given(job, b, 0, b.n_rows, 0, shift)
+    read_given(job, b, 0, b.n_rows, 1, coarse)
+    for r in range(b.n_rows):
+        b.ignored[r] |= (shift[r] == -INFINITY) & (coarse[r] == 0)
+
+
+cdef inline void forget_labels_elsewhere(Block *b) noexcept nogil:
+    """Give the labels of other blocks no mass here. What the rows weigh remains."""
+    cdef int r
+    for r in range(b.n_rows):
+        b.w.label_mass[r] = 0 if b.label[r] < 0 else b.w.label_mass[r]
+        b.label[r] = 0 if b.label[r] < 0 else b.label[r]
+
+
 cdef inline void take_shifts(const Job *job, Block *b, int begin, int end) noexcept nogil:
     """Replace the maxima of these classes by those of all."""
+    cdef double[MOST_ROWS] shift
     cdef int r
     if job.given.data == NULL:
         return
+    read_given(job, b, begin, end, 0, shift)
     for r in range(begin, end):
-        if not b.skipped[r]:
-            b.shift[r] = given_at(job, b, r, 0)
+        b.shift[r] = b.shift[r] if b.skipped[r] else shift[r - begin]
 
 
 cdef inline void take_totals(const Job *job, Block *b, int begin, int end) noexcept nogil:
     """Replace the sums of the exps of these classes by those of all."""
+    cdef double[MOST_ROWS] coarse, fine, low
     cdef int r
     if job.given.data == NULL:
         return
+    read_given(job, b, begin, end, 1, coarse)
+    read_given(job, b, begin, end, 2, fine)
+    read_given(job, b, begin, end, 3, low)
     for r in range(begin, end):
-        if not b.skipped[r]:
-            b.coarse[r] = given_at(job, b, r, 1)
-            b.fine[r] = given_at(job, b, r, 2) + given_at(job, b, r, 3)
+        b.coarse[r] = b.coarse[r] if b.skipped[r] else coarse[r - begin]
+        b.fine[r] = b.fine[r] if b.skipped[r] else fine[r - begin] + low[r - begin]
 
 
 cdef inline void weigh_given(const Job *job, Block *b, int r) noexcept nogil:

@@ -128,6 +128,7 @@ cdef struct Sums:                   # what the loops write besides outputs
     bint adds_weights               # rows can differ in weight, and their sum is wanted
     double *sixteens                # hi, lo of losses and of weights of each 16 rows, or NULL
     int *exponents                  # of losses and of weights, beside sixteens: powers of two
+    double *kept                    # where keep_weights stores what each row weighs, or NULL
 
 # Magnitudes within which no product of a row's numbers over- or underflows as a real.
 cdef struct Range:
@@ -154,6 +155,8 @@ cdef struct Job:
     Array stats                     # six float64 for each row, or the four of TOTALS
     Array given                     # what is known of rows of whose classes these are some:
     bint given_masses               # see _given.pxd
+    bint labels_of_block            # the block is of the classes from first_class on,
+    uint64_t first_class            # and labels are those of all classes, which weigh 1
     Array where                     # bytes: 0 where an entry is masked
     Array sample, scale             # float64: a row's weight, and a factor of its gradient
     Array target                    # labels, a distribution, or v of a VJP

@@ -66,22 +66,25 @@ cdef inline bint take_sum(const Job *job, int n_rows, bint good, const double *s
     return True
 
 
+cdef inline bint add_masses_of(const Job *job, ptrdiff_t first, int n_rows,
+                               double *sums) noexcept nogil:
+    """Add the masses of up to sixteen rows; return what add_masses does."""
+    cdef const Array *entries = &job.sparse.entries
+    cdef ptrdiff_t begin, end
+    if job.target_is == DISTRIBUTION:
+        return add_dense(job, first, n_rows, sums)
+    begin = entry_bound(job, first)
+    end = max(begin, entry_bound(job, first + n_rows))
+    return add_some(job, entries, entries.data + begin * entries.item, entries.item, end - begin,
+                    sums)
+
+
 cdef inline bint sum_masses_of_sixteen(const Job *job, ptrdiff_t first, int n_rows,
                                        double *pair) noexcept nogil:
     """Sum the masses of up to sixteen rows, if take_sum takes it."""
-    cdef const Array *entries = &job.sparse.entries
     cdef double[3] sums
-    cdef ptrdiff_t begin, end
-    cdef bint good
     sums[0] = sums[1] = sums[2] = 0
-    if job.target_is == DISTRIBUTION:
-        good = add_dense(job, first, n_rows, sums)
-    else:
-        begin = entry_bound(job, first)
-        end = max(begin, entry_bound(job, first + n_rows))
-        good = add_some(job, entries, entries.data + begin * entries.item, entries.item,
-                        end - begin, sums)
-    return take_sum(job, n_rows, good, sums, pair)
+    return take_sum(job, n_rows, add_masses_of(job, first, n_rows, sums), sums, pair)
 
 
 cdef inline bint sum_masses_of_tile(const Job *job, const char *tile, double *pair) noexcept nogil:

@@ -203,6 +203,23 @@ cdef inline ptrdiff_t count(const unsigned char *mask, ptrdiff_t n) noexcept nog
     return total
 
 
+cdef inline void read_per_row(const Job *job, const Array *array, ptrdiff_t at, ptrdiff_t first,
+                              int n, double *values) noexcept nogil:
+    """Read the float64 that lies `at` bytes into each of n rows of an array."""
+    cdef const char *place = row_at(job, array, first) + at
+    cdef ptrdiff_t step = array.outer[job.ndim - 1]
+    cdef int r
+    if evenly_spaced(job, first, n) and step == sizeof(double):
+        for r in range(n):
+            values[r] = (<const double *>place)[r]
+    elif evenly_spaced(job, first, n):
+        for r in range(n):
+            values[r] = (<const double *>(place + r * step))[0]
+    else:
+        for r in range(n):
+            values[r] = (<const double *>(row_at(job, array, first + r) + at))[0]
+
+
 # ---------------------------------------------------------------- from reals to any array
 
 cdef inline void store_strided(const Job *job, const Array *array, char *place, ptrdiff_t step,
@@ -263,8 +280,25 @@ cdef inline bint labels_as(integer kind, const Job *job, ptrdiff_t first, int n,
             y[r] = <ptrdiff_t>(<const volatile integer *>place)[0]
             place += step
     expect(n <= MOST_LABELS)
+    if job.labels_of_block:
+        return place_labels(job, y, n, <integer>(-1) < 0, ignored)
     return job.doubles.check_labels(
         y, n, job.n_classes, job.loss.ignores, <ptrdiff_t>job.loss.ignore, ignored)
+
+
+cdef inline bint place_labels(const Job *job, ptrdiff_t *y, int n, bint signed,
+                              char *ignored) noexcept nogil:
+    """Make labels of all classes those of a block of them: -1 if it does not have that class.
+    Return whether any is negative."""
+    cdef uint64_t first = job.first_class, n_classes = job.n_classes, label
+    cdef bint bad = False
+    cdef int r
+    for r in range(n):
+        label = <uint64_t>y[r]
+        ignored[r] = job.loss.ignores & (label == job.loss.ignore)
+        bad |= signed & (y[r] < 0) & (ignored[r] == 0)
+        y[r] = <ptrdiff_t>(label - first) if label - first < n_classes else -1
+    return bad
 
 
 cdef inline bint read_labels(const Job *job, ptrdiff_t first, int n, ptrdiff_t *y,

@@ -1,16 +1,11 @@
 """OnlineSoftmax: what is known of rows of which only some classes have been seen.
 
-Its numbers, the totals, are made, merged and used by the core. What a loss needs besides them is
-put together here: which rows count, and the label of each row as an entry of a sparse target, which
-a block of other classes does not have.
+Its numbers, the totals, are made, merged and used by the core.
 """
-
-import operator
 
 import numpy as np
 
 from cysoftmax import _calls
-from cysoftmax._calls import make_options
 from cysoftmax._docs import documented
 
 
@@ -243,15 +238,10 @@ class OnlineSoftmax:
             raise TypeError(f"target_logit must have dtype {self._dtype}; got {logit.dtype}")
         if logit.shape != self._shape:
             raise ValueError(f"target_logit must have shape {self._shape}; got {logit.shape}")
-        ignored = self._masked()
-        options = self._options(sample_weight=sample_weight, z_loss=z_loss)
-        losses = np.empty(self._shape, self._row_dtype) if reduction == "none" else None
-        loss = _calls.loss_of_block(
-            False, self._given(ignored), self._dtype, logit.astype(self._dtype)[..., None], -1,
-            np.broadcast_to(True, (*self._shape, 1)), options, 1.0,
-            self._divisor(ignored, sample_weight, reduction), losses, None, None,
+        return _calls.loss_of_labels(
+            self._totals, self._dtype, self._temperature, logit.astype(self._dtype),
+            sample_weight, z_loss, reduction,
         )  # fmt: skip
-        return loss if losses is None else losses
 
     @documented
     def cross_entropy_grad(
@@ -309,77 +299,7 @@ class OnlineSoftmax:
             If a label is negative, unless it is `ignore_index`.
         {errors}
         """
-        first, ignored, labels = self._labels(target, first_class, ignore_index)
-        array = _calls.convert(block, "block")
-        try:
-            n_classes = array.shape[axis]
-        except (IndexError, TypeError):
-            n_classes = 0  # loss_of_block says what is wrong with the axis
-        options = self._options(sample_weight=sample_weight, z_loss=z_loss, where=where)
-        return _calls.loss_of_block(
-            True, self._given(ignored), self._dtype, array, axis,
-            entries_of_labels(labels, first, n_classes, ignored), options, scale,
-            self._divisor(ignored, sample_weight, reduction), None, out, n_threads,
+        return _calls.grad_of_labels(
+            self._totals, self._dtype, self._temperature, block, target, first_class,
+            axis, sample_weight, ignore_index, z_loss, where, reduction, scale, out, n_threads,
         )  # fmt: skip
-
-    def _masked(self):
-        """Return which rows have no logit that is not masked."""
-        return np.asarray((self._totals[0] == -np.inf) & (self._totals[1] == 0))
-
-    def _options(self, **options):
-        return make_options(temperature=self._temperature, **options)
-
-    def _given(self, ignored):
-        """Return the totals, and what a label weighs in each row that is not ignored."""
-        given = np.empty((9, *self._shape))
-        given[:4] = self._totals
-        given[4:] = ~ignored
-        return given
-
-    def _divisor(self, ignored, sample_weight, reduction):
-        """Return what losses are divided by, as a float and an exponent of two."""
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-        if reduction != "mean":
-            return 1.0, 0
-        options = make_options(sample_weight=sample_weight, ignore_index=1)
-        return _calls.weight_of_rows(ignored, options)
-
-    def _labels(self, target, first_class, ignore_index):
-        """Return the first class as an int, which rows are ignored, and the labels of all."""
-        labels = _calls.convert(target, "target")
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"target must hold integers; got dtype {labels.dtype}")
-        if labels.shape != self._shape:
-            raise ValueError(f"target must have shape {self._shape}; got {labels.shape}")
-        ignored = self._masked()
-        if ignore_index is not None:
-            ignored |= labels == index_of(ignore_index, "ignore_index")
-        bad = np.argwhere((labels < 0) & ~ignored)
-        if len(bad):
-            where = tuple(int(i) for i in bad[0])
-            raise IndexError(f"target must be >= 0; got {labels[where]} at index {where}")
-        first = index_of(first_class, "first_class")
-        if not 0 <= first < 2**63:
-            raise ValueError(f"first_class must lie in [0, 2**63); got {first}")
-        return first, ignored, labels
-
-
-def index_of(value, name):
-    """Return an integer argument as an int."""
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; got {value!r}") from None
-
-
-def entries_of_labels(labels, first_class, n_classes, ignored):
-    """Return labels as the arrays of a sparse target of n_classes classes from first_class on: one
-    entry for each row whose label is among them, unless it is ignored."""
-    inside = (labels >= first_class) & (labels < first_class + n_classes) & ~ignored
-    classes = labels[inside].astype(np.int64) - first_class
-    indptr = np.zeros(labels.size + 1, np.int64)
-    np.cumsum(inside.ravel(), out=indptr[1:])
-    return np.ones(len(classes), bool), classes, indptr

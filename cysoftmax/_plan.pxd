@@ -85,15 +85,16 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
     plan.reads_rows = plan.by_mass or job.where.data != NULL or (
         job.loss.smoothing != 0 and job.loss.class_weight != NULL)
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
-                     or job.sample.data != NULL)
+                     or job.sample.data != NULL or job.labels_of_block)
     # See _mass_sums.pxd. The kernel has the digits for a chunk of classes.
     plan.sums_masses = plan.by_mass and not (
         job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
         or job.n_classes > CHUNK or job.given_masses)
     plan.counts_labels = job.loss.ignores and not (
-        job.loss.class_weight != NULL or job.sample.data != NULL or plan.reads_rows)
+        job.labels_of_block or job.loss.class_weight != NULL or job.sample.data != NULL
+        or plan.reads_rows)
     plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL
-                               or job.loss.ignores)
+                               or job.loss.ignores or job.labels_of_block)
     plan.exps_alone = not (plan.has_dots or job.what & (LOGSUMEXP | STATS | VJP))
     plan.has_surplus = job.loss.smoothing != 0 or job.loss.z_loss != 0
     plan.plain_rows = not (plan.weighted or plan.has_surplus or job.scale.data != NULL)

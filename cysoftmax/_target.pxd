@@ -12,12 +12,13 @@ from cysoftmax._block cimport (
 from cysoftmax._extreme_targets cimport holds_small_numbers, settle_labels, settle_row
 from cysoftmax._extremes cimport lift_at, take_scales
 from cysoftmax._formula cimport residual_mass
-from cysoftmax._given cimport weigh_given
+from cysoftmax._given cimport forget_labels_elsewhere, ignore_masked_rows, weigh_given
 from cysoftmax._job cimport (
-    DISTRIBUTION, LABELS, ROWS, SPARSE, Array, Job, class_at, evenly_spaced, expect, row_at)
+    DISTRIBUTION, LABELS, ROWS, SPARSE, Job, class_at, expect)
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport (
-    count, load_mask, load_masses, load_reals, logit_at, put_real, read_labels, real_at)
+    count, load_mask, load_masses, load_reals, logit_at, put_real, read_labels,
+    read_per_row, real_at)
 from cysoftmax._scratch cimport Piece, Scratch, holds
 from cysoftmax._sparse cimport (
     Entries, add_entry_terms, dot_entries, entries_of, next_entry, sum_entries)
@@ -43,10 +44,12 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         if read_labels(job, first, n_rows, b.label, b.ignored):
             bad[0] = True
     if job.sample.data != NULL:
-        read_per_row(job, &job.sample, b, b.w.sample)
+        read_per_row(job, &job.sample, 0, first, n_rows, b.w.sample)
         if job.loss.sample_may_be_0:
             for r in range(n_rows):
                 b.ignored[r] |= b.w.sample[r] == 0
+    if job.labels_of_block:
+        ignore_masked_rows(job, b)
     if job.plan.weighted and job.target_is == LABELS:
         if job.loss.class_weight == NULL:
             for r in range(n_rows):
@@ -60,28 +63,14 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         weigh_labels(job, b)
         if job.loss.smoothing == 0 or not job.plan.reads_rows:
             settle_labels(job, b)       # or else once it is known what is masked
+        if job.labels_of_block:
+            forget_labels_elsewhere(b)
     elif job.loss.sample_may_be_0:
         skip_ignored(job, b)
         clear_ignored(job, b, 0, n_rows)
     if job.scale.data != NULL and not weigh_only:
-        read_per_row(job, &job.scale, b, b.w.factor)
+        read_per_row(job, &job.scale, 0, first, n_rows, b.w.factor)
         take_scales(job, b)
-
-
-cdef inline void read_per_row(const Job *job, const Array *array, const Block *b,
-                              double *values) noexcept nogil:
-    """Read a float64 of each row of a block."""
-    cdef const char *place = row_at(job, array, b.first)
-    cdef ptrdiff_t step = array.outer[job.ndim - 1]
-    cdef int r
-    if evenly_spaced(job, b.first, b.n_rows) and step == sizeof(double):
-        memcpy(values, place, b.n_rows * sizeof(double))
-    elif evenly_spaced(job, b.first, b.n_rows):
-        for r in range(b.n_rows):
-            values[r] = (<const double *>(place + r * step))[0]
-    else:
-        for r in range(b.n_rows):
-            values[r] = (<const double *>row_at(job, array, b.first + r))[0]
 
 
 # ---------------------------------------------------------------- open: masks and distributions

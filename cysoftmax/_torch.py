@@ -12,7 +12,7 @@ import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
 
-from cysoftmax import _calls
+from cysoftmax import _calls, _torch_few
 from cysoftmax._calls import make_options
 
 _Array = np.ndarray[Any, Any]
@@ -63,18 +63,6 @@ def class_axis(input: Tensor) -> int:
     return 1 if input.ndim > 1 else 0
 
 
-def can_read(tensor: Tensor) -> bool:
-    """Return whether the numbers of a tensor lie in its memory, and nothing is traced.
-
-    They may not in subclasses of Tensor, such as those of torch.compile: operators know these.
-    """
-    return (
-        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch.jit.is_tracing()
-    )
-
-
 def _for_tensors(message: str) -> str:
     """Return a message about arrays in the words of PyTorch."""
     for ours, theirs in (
@@ -101,36 +89,34 @@ def _evaluate(
     ignore_index, reduction, label_smoothing, z_loss = options
     x, y, axis = _array(input), _array(target), class_axis(input)
     labels = y.ndim < x.ndim
+    ignored = n_rows = checked = None
     # A call without options takes down to 60 percent of the time; to look for the label takes 1.
-    if not labels:
-        ignored = None
-    elif y.size <= 64:
-        ignored = ignore_index if ignore_index in y.ravel().tolist() else None
-    else:
-        ignored = ignore_index if (y == ignore_index).any() else None
-    checked = make_options(
-        class_weight=None if weight is None else _array(_wide(weight)),
-        ignore_index=ignored,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-    )
-    n_rows = None
-    if reduction == "mean" and not labels:
+    if labels:
+        is_there = ignore_index in y.ravel().tolist() if y.size <= 64 else (y == ignore_index).any()
+        ignored = ignore_index if is_there else None
+    elif reduction == "mean":
         n_rows = x.size / x.shape[axis] if x.size else math.nan
         reduction, scale = "sum", scale / n_rows
+    if not (ignored is weight is None and label_smoothing == z_loss == 0):
+        checked = make_options(
+            class_weight=None if weight is None else _array(_wide(weight)),
+            ignore_index=ignored,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
     n_threads = torch.get_num_threads()
-    value = gradient = None
     if not grad:
         value = _calls.cross_entropy(x, y, axis, checked, reduction, None, n_threads)
-    elif loss:
-        value, gradient = _calls.cross_entropy_with_grad(
-            x, y, axis, checked, reduction, scale, _room(input), n_threads
+        return value if n_rows is None else value / n_rows, None
+    room = _room(input)
+    if not loss:
+        return None, _calls.cross_entropy_grad(
+            x, y, axis, checked, reduction, scale, room, n_threads
         )
-    else:
-        gradient = _calls.cross_entropy_grad(
-            x, y, axis, checked, reduction, scale, _room(input), n_threads
-        )
-    return value if value is None or n_rows is None else value / n_rows, gradient
+    value, gradient = _calls.cross_entropy_with_grad(
+        x, y, axis, checked, reduction, scale, room, n_threads
+    )
+    return value if n_rows is None else value / n_rows, gradient
 
 
 def _evaluate_signed(
@@ -175,7 +161,7 @@ def loss_and_grad(
     except (IndexError, TypeError, ValueError) as error:
         raise type(error)(_for_tensors(str(error))) from None
     loss_tensor = None
-    if type(value) is float and abs(value) < 1e38 and input.dtype is torch.float32:
+    if type(value) is float and input.dtype is torch.float32 and abs(value) < 1e38:
         loss_tensor = torch.from_numpy(np.array(value, np.float32))  # a third of scalar_tensor
     elif type(value) is float:
         loss_tensor = torch.scalar_tensor(value, dtype=input.dtype, device="cpu")
@@ -334,24 +320,16 @@ class _Loss(torch.autograd.Function):
         ctx.ready = grad
         return loss
 
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        # The first call gives the gradient away: it is multiplied in place, and a leaf may keep
-        # it. Another call, after retain_graph=True, computes it anew.
-        ready, ctx.ready = ctx.ready, None
-        if (
-            ready is None
-            or ctx.needs_input_grad[1]
-            or torch.is_grad_enabled()
-            or is_wrapped(g)
-            or not can_read(g)
-        ):
-            return *_derivatives(ctx, g, ready), None, None
-        return ready if g.item() == 1 else ready.mul_(g), None, None, None
+    backward = staticmethod(_torch_few.backward)
+
+
+class _LossOfFew(_Loss):
+    forward = staticmethod(_torch_few.forward)
 
 
 # Without what Function.apply does for torch.func, where tensors cannot be read.
 apply_loss = super(torch.autograd.Function, _Loss).apply
+_torch_few.use(torch, super(torch.autograd.Function, _LossOfFew).apply, _derivatives)
 
 
 def is_fused(input: Tensor, reduction: str) -> bool:

@@ -9,8 +9,7 @@ chunks; targets and options may be dask or NumPy arrays. Results are lazy dask a
 chunks of the logits; a reduced loss is one without dimensions. Options mean what they mean in the
 functions of cysoftmax. There is no ``out``, and a target may not be sparse.
 
-Where the logits are cut along rows only, results are those of the whole array, to the last bit (but
-for a mean with a distribution or `where`, as the sum of the weights may be rounded in another way).
+Where the logits are cut along rows only, results are those of the whole array, to the last bit.
 Where the classes are cut, too, a task has the logits of one chunk, and of each of its rows a few
 numbers from other tasks: a softmax 32 bytes for each chunk on the way to the sums and 32 on the way
 back; a loss 48 bytes for each chunk on the way to the sums, after 48 bytes and the label or masses,
@@ -248,7 +247,9 @@ def cross_entropy(
 
     Notes
     -----
-    For "mean" and "sum", one task is given the loss of each row, 8 bytes a row.
+    One task adds up the losses of all rows for "mean" and "sum", 8 bytes a row. If rows differ in
+    weight, another one adds up these for "mean": 16 bytes a row, or 40 with a distribution and no
+    option that weighs (where the classes are cut, 8).
     """
     loss = _loss(logits, target, axis, class_weight, sample_weight, ignore_index, label_smoothing,
                  z_loss, temperature, where, reduction, 1.0, n_threads)  # fmt: skip

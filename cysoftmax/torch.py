@@ -15,8 +15,10 @@ from typing import Any
 
 import torch  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
+from torch.compiler import is_compiling  # type: ignore[import-not-found, unused-ignore]
 
 from cysoftmax import _torch
+from cysoftmax._torch_few import is_plain, is_traced, loss_of_few
 
 __all__ = ["CrossEntropyLoss", "cross_entropy", "log_softmax", "softmax"]
 
@@ -35,15 +37,14 @@ def _check(name: str, tensor: Tensor, instead: str) -> None:
         raise TypeError(
             f"{name} must be a dense tensor on the CPU; got one {what} ({instead} takes it)"
         )
-    if not torch.compiler.is_compiling() and _torch.is_wrapped(tensor):
+    if not is_compiling() and _torch.is_wrapped(tensor):
         raise TypeError(
             f"{name} must be a tensor outside of the transforms of torch.func; got one within "
             f"({instead} knows these)"
         )
 
 
-def _check_input(input: Tensor, instead: str) -> None:
-    _check("input", input, instead)
+def _check_dtype(input: Tensor) -> None:
     if input.dtype not in _FLOATS:
         raise TypeError(
             f"input must be float32, float64, float16 or bfloat16; got {input.dtype} "
@@ -131,9 +132,16 @@ def cross_entropy(
     >>> print(f"{logits.grad[0, 0].item():.4e}")
     -2.8194e-09
     """
+    if not is_compiling():
+        loss = loss_of_few(input, target, weight, ignore_index, reduction, label_smoothing, z_loss)
+        if loss is not None:
+            return loss
     instead = "torch.nn.functional.cross_entropy"
-    _check_input(input, instead)
-    _check("target", target, instead)
+    plain = not is_compiling() and is_plain(input) and is_plain(target)
+    if not plain:
+        _check("input", input, instead)
+        _check("target", target, instead)
+    _check_dtype(input)
     if weight is not None:
         _check("weight", weight, instead)
         if weight.requires_grad and torch.is_grad_enabled():
@@ -156,19 +164,14 @@ def cross_entropy(
             # PyTorch adds the same to each row, whatever its sum is; cysoftmax keeps the sum.
             share = label_smoothing / input.shape[_torch.class_axis(input)]
             target, label_smoothing = target * (1 - label_smoothing) + share, 0.0
-    tensors, options = (input, target, weight), (ignore_index, reduction, label_smoothing, z_loss)
+    options = ignore_index, reduction, label_smoothing, z_loss
     differentiable = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-    if (
-        torch.compiler.is_compiling()
-        or not _torch.can_read(input)
-        or not _torch.can_read(target)
-        or not (weight is None or _torch.can_read(weight))
-    ):
+    if not plain or is_traced() or not (weight is None or is_plain(weight)):
         with_grad = differentiable and input.requires_grad and _torch.is_fused(input, reduction)
-        return _torch.cross_entropy(*tensors, *options, with_grad)[0]
+        return _torch.cross_entropy(input, target, weight, *options, with_grad)[0]
     if differentiable:
-        return _torch.apply_loss(*tensors, options)
-    return _torch.loss_and_grad(*tensors, options, grad=False)[0]
+        return _torch.apply_loss(input, target, weight, options)
+    return _torch.loss_and_grad(input, target, weight, options, grad=False)[0]
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
@@ -271,7 +274,7 @@ def _rowwise(
     _check("input", input, instead)
     if dtype is not None:
         input = input.to(dtype)
-    _check_input(input, instead)
+    _check_dtype(input)
     if input.ndim == 0:  # one class, which PyTorch takes for an axis
         return operator(input.reshape(1), dim).reshape(())
     return operator(input, dim)

@@ -1,6 +1,7 @@
 """What distributions weigh together, by which a mean is divided: whatever their order."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,6 +68,42 @@ def test_the_total_has_the_same_bits_in_every_order(kind, dtype):
     for _ in range(5):
         other = rng.permutation(target.ravel()).reshape(target.shape)
         assert total(other, dtype) == total(target, dtype)
+
+
+WEIGHTS = {
+    "plain": lambda rng, shape: {},
+    "class_weight": lambda rng, shape: {"class_weight": rng.uniform(0, 3, shape[1])},
+    "sample_weight": lambda rng, shape: {"sample_weight": rng.uniform(0, 3, shape[0])},
+    "extreme": lambda rng, shape: {"sample_weight": 2.0 ** rng.uniform(-1070, 1000, shape[0])},
+    "where": lambda rng, shape: {"where": rng.random(shape) < 0.9},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 2), (200, 40), (70, 1025)])
+@pytest.mark.parametrize("options", WEIGHTS)
+@pytest.mark.parametrize("kind", ["labels", *MASSES])
+def test_rows_cut_anywhere_have_the_total_of_all(kind, options, shape, dtype):
+    rng = np.random.default_rng(list(kind.encode()))
+    if kind == "labels":
+        target = rng.integers(0, shape[1], shape[0])
+    else:
+        target = MASSES[kind](rng, shape).astype(dtype)
+    given = WEIGHTS[options](rng, shape)
+
+    def weights(begin, end):
+        some = {n: a if n == "class_weight" else a[begin:end] for n, a in given.items()}
+        return _calls.weights_of_targets(
+            (end - begin, shape[1]), dtype, target[begin:end], 1, _calls.make_options(**some)
+        )
+
+    want = _calls.check_loss_of_chunks(
+        shape, dtype, target, _calls.make_options(**given), "mean", 1.0, (), 1
+    )[3]
+    for n_cuts in (0, 1, 9):
+        cuts = [0, *np.sort(rng.integers(0, shape[0] + 1, n_cuts)), shape[0]]
+        parts = [weights(begin, end) for begin, end in pairwise(cuts)]
+        assert _calls.total_of_rows(np.concatenate(parts, axis=1), shape[1]) == want
 
 
 @pytest.mark.parametrize("of", [np.bool_, np.int8, np.uint16, np.float16, np.float32, np.float64])

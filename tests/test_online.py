@@ -120,6 +120,51 @@ def test_one_block_of_a_long_row_has_the_bits_of_the_row(isa):
         assert_same_bits(got, cysoftmax.cross_entropy_grad(x, labels))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(130, 2), (130, 200), (5, 40), (3, 1100)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_extreme_sample_weights_give_the_bits_of_whole_rows(isa, dtype, shape, z_loss, masked):
+    rng = np.random.default_rng(shape)
+    x, labels = some_logits(shape, dtype), some_labels(shape[0], shape[1])
+    where = rng.random(shape) < 0.8 if masked else None
+    options = {"sample_weight": 2.0 ** rng.uniform(-600, 600, shape[0]), "z_loss": z_loss}
+    state = OnlineSoftmax.of(x, where=where)
+    target_logit = np.take_along_axis(x, labels[:, None], 1)[:, 0]
+    for reduction in REDUCTIONS:
+        given = {**options, "reduction": reduction}
+        want = cysoftmax.cross_entropy_grad(x, labels, where=where, **given)
+        assert_same_bits(state.cross_entropy_grad(x, labels, where=where, **given), want)
+        if not masked:
+            want = cysoftmax.cross_entropy(x, labels, **given)
+            assert_same_bits(state.cross_entropy(target_logit, **given), want)
+
+
+def test_labels_of_other_blocks_leave_what_a_row_weighs(isa):
+    """Also where a block is masked in some rows, and rows of all kinds follow each other."""
+    rng = np.random.default_rng(0)
+    for n_rows, n_classes in (40, 3), (40, 50), (3, 300), (1, 40000):
+        x = rng.normal(0, 2, (n_rows, 3 * n_classes))
+        labels = rng.integers(0, 3 * n_classes, n_rows)
+        where = rng.random(x.shape) < 0.7
+        where[0, n_classes:] = where[-1, :n_classes] = False
+        where[np.arange(n_rows), labels] = True
+        options = {"ignore_index": int(labels[n_rows // 2]), "sample_weight": rng.random(n_rows)}
+        for given in {}, {"where": where}, options, {"where": where, **options}:
+            want = cysoftmax.cross_entropy_grad(x, labels, **given)
+            mask, some = given.get("where"), {k: v for k, v in given.items() if k != "where"}
+            parts = [slice(k * n_classes, (k + 1) * n_classes) for k in range(3)]
+            masks = [None if mask is None else mask[:, part] for part in parts]
+            state = functools.reduce(
+                OnlineSoftmax.merge,
+                (OnlineSoftmax.of(x[:, p], where=m) for p, m in zip(parts, masks, strict=True)),
+            )
+            for k, (part, m) in enumerate(zip(parts, masks, strict=True)):
+                got = state.cross_entropy_grad(x[:, part], labels, k * n_classes, where=m, **some)
+                np.testing.assert_allclose(got, want[:, part], 1e-13, 1e-17)
+                assert (got[want[:, part] == 0] == 0).all()
+
+
 @pytest.mark.parametrize("n_blocks", [1, 3])
 def test_classes_may_lie_along_any_axis(isa, n_blocks):
     x, labels = some_logits((4, 5, 30), np.float32), some_labels((4, 5), 30)
@@ -452,7 +497,7 @@ ERRORS = [
     ),
     (
         TypeError,
-        "ignore_index must be an integer; got 1.5",
+        "ignore_index must be None or an integer; got 1.5",
         lambda: STATE.cross_entropy_grad(np.zeros((3, 2), np.float32), [0, 1, 1], ignore_index=1.5),
     ),
 ]

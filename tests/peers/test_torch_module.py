@@ -354,6 +354,35 @@ def test_strides_change_no_bit(layout, dtype, reduction):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(1, 10), (64, 10), (65, 10), (3, 20000)])
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_batches_of_any_size_have_the_bits_of_arrays(reduction, dtype, kind, shape):
+    """Those of up to 64 rows go their own way."""
+    x, target, _ = some(shape, dtype)
+    for ignore_index in -100, 3, 2**70, -(2**63):
+        labels = target.clamp(min=0) if ignore_index != -100 else target
+        given = {"reduction": reduction, "ignore_index": ignore_index}
+        loss = ours.cross_entropy(x, labels.to(kind), **given)
+        (grad,) = torch.autograd.grad(loss, x)
+        want = cysoftmax.cross_entropy_with_grad(x.detach().numpy(), labels.numpy(), **given)
+        assert loss.dtype is dtype
+        assert loss.item() == torch.tensor(want.loss, dtype=dtype).item()
+        np.testing.assert_array_equal(grad.numpy(), want.grad)
+
+
+def test_numbers_that_do_not_lie_in_memory_as_they_are_are_read_all_the_same():
+    x, target, _ = some((4, 5), torch.float32)
+    target = target.clamp(min=0)
+    for logits in torch._neg_view(-x.detach()), torch._efficientzerotensor((4, 5)):
+        logits.requires_grad_()
+        found = ours.cross_entropy(logits, target)
+        close(found, F.cross_entropy(logits, target))
+        close(torch.autograd.grad(found, logits), torch.autograd.grad(
+            F.cross_entropy(logits, target), logits))  # fmt: skip
+
+
 def test_bfloat16_is_cysoftmaxs_own():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     x, target, _ = some((6, 5), torch.bfloat16)
