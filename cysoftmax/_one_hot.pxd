@@ -27,8 +27,8 @@ cdef inline ptrdiff_t label_item(const Job *job) noexcept nogil:
 cdef inline bint may_be_one_hot(const Job *job) noexcept nogil:
     """Return whether labels may be looked for: not in a part of the classes, or of the rows, of a
     target that may be another one elsewhere."""
-    return ((job.target_is == DISTRIBUTION or job.target_is == SPARSE) and job.n_classes <= 0x7fffffff
-            and job.given.data == NULL and job.sums.kept == NULL)
+    return ((job.target_is == DISTRIBUTION or job.target_is == SPARSE)
+            and job.n_classes <= 0x7fffffff and job.given.data == NULL and job.sums.kept == NULL)
 
 
 cdef inline EntryLayout layout_of(const Job *job, const Array *entries) noexcept nogil:
