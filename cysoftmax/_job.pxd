@@ -93,6 +93,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint has_dots                   # and its loss needs sums over the logits
     bint sums_masses                # the masses of all rows may be summed without their rows
     bint counts_labels              # a row weighs 1, unless its label is ignored
+    bint adds_label_weights         # weights of labels can be added without opening their rows
     bint labels_weigh_1             # a row's weight is its sample weight, whatever its label is
     bint exps_alone                 # no sum is needed but that of the exps
     bint has_surplus                # label smoothing or z-loss: b / (s confidence) is not the mass

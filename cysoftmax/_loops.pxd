@@ -4,20 +4,21 @@
 # a block and their order; leaves the classes to the three ways.
 
 from cython.parallel cimport parallel, prange
+from libc.string cimport memcpy
 
 from cysoftmax._block cimport Block, open_weights
 from cysoftmax._formula cimport finish_block, finish_part
 from cysoftmax._job cimport SPANS, TILES, Job
 from cysoftmax._kernels cimport TILE, fp_enter, fp_leave, fp_mode
 from cysoftmax._mass_sums cimport sum_masses_of_rows
-from cysoftmax._numbers cimport read_labels
+from cysoftmax._numbers cimport read_labels, read_per_row
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
 from cysoftmax._spans cimport (
     LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, Stage, end_stage, join_span, open_spans,
     walk_span)
-from cysoftmax._sums cimport ChunkSums, count_sixteens
-from cysoftmax._target cimport open_block
+from cysoftmax._sums cimport ChunkSums, count_sixteens, sum_sixteens
+from cysoftmax._target cimport gather_class_weights, open_block
 from cysoftmax._threads cimport thread_num
 from cysoftmax._tile_arrays cimport rows_adjacent
 from cysoftmax._tile_targets cimport sum_adjacent_masses, weigh_tiles
@@ -69,6 +70,9 @@ cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexce
     if job.plan.counts_labels and not job.plan.sums_each_row:
         count_labels(job, s, index)
         return
+    if job.plan.adds_label_weights and not job.plan.sums_each_row:
+        add_label_weights(job, s, index)
+        return
     open_block_at(job, s, b, index, True)
     if job.plan.way == TILES:
         weigh_tiles(job, s, b)
@@ -93,6 +97,34 @@ cdef inline void count_labels(const Job *job, Scratch *s, ptrdiff_t index) noexc
             ignored += b.ignored[r]
         sums[4 * g + 2] = min(TILE, n - g * TILE) - ignored
         sums[4 * g + 3] = 0
+
+
+cdef inline void add_label_weights(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
+    """Add up the weights, all of moderate size, of the rows of a block that have labels: what
+    open_block and store_sums find, without what outputs need besides."""
+    cdef Block *b = &s.block
+    cdef ptrdiff_t first = index * job.plan.block_rows, g = first // TILE
+    cdef int n = <int>min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first), r
+    b.n_rows = n
+    if not job.plan.labels_weigh_1 and read_labels(job, first, n, b.label, b.ignored):
+        s.bad_label = True
+    if job.loss.class_weight != NULL:
+        gather_class_weights(job, b)
+    else:
+        for r in range(n):
+            b.w.label_mass[r] = 1
+    if job.loss.ignores:
+        job.doubles.clear(b.ignored, n, b.w.label_mass)
+    if job.sample.data != NULL:
+        read_per_row(job, &job.sample, 0, first, n, b.w.weight)
+        for r in range(n):
+            b.w.weight[r] *= b.w.label_mass[r]
+    else:
+        memcpy(b.w.weight, b.w.label_mass, n * sizeof(double))
+    for r in range(n, <int>count_sixteens(n) * TILE):
+        b.w.weight[r] = 0
+    sum_sixteens(job, b.w.weight, NULL, count_sixteens(n), job.sums.sixteens + 4 * g + 2,
+                 job.sums.exponents + 2 * g + 1)
 
 
 cdef inline void open_block_at(const Job *job, Scratch *s, Block *b, ptrdiff_t index,

@@ -93,6 +93,9 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
     plan.counts_labels = job.loss.ignores and not (
         job.labels_of_block or job.loss.class_weight != NULL or job.sample.data != NULL
         or plan.reads_rows)
+    plan.adds_label_weights = (
+        job.target_is == LABELS and job.loss.moderate_weights and job.loss.class_exponent == 0
+        and not (plan.reads_rows or job.labels_of_block))
     plan.labels_weigh_1 = not (plan.reads_rows or job.loss.class_weight != NULL
                                or job.loss.ignores or job.labels_of_block)
     plan.exps_alone = not (plan.has_dots or job.what & (LOGSUMEXP | STATS | VJP))

@@ -54,12 +54,8 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
         if job.loss.class_weight == NULL:
             for r in range(n_rows):
                 b.w.label_mass[r] = 1
-        elif job.itemsize == 4:
-            for r in range(n_rows):
-                b.w.label_mass[r] = (<const float *>job.loss.class_weight)[b.label[r]]
         else:
-            for r in range(n_rows):
-                b.w.label_mass[r] = (<const double *>job.loss.class_weight)[b.label[r]]
+            gather_class_weights(job, b)
         weigh_labels(job, b)
         if job.loss.smoothing == 0 or not job.plan.reads_rows:
             settle_labels(job, b)       # or else once it is known what is masked
@@ -71,6 +67,17 @@ cdef inline void open_block(const Job *job, Block *b, ptrdiff_t first, int n_row
     if job.scale.data != NULL and not weigh_only:
         read_per_row(job, &job.scale, 0, first, n_rows, b.w.factor)
         take_scales(job, b)
+
+
+cdef inline void gather_class_weights(const Job *job, Block *b) noexcept nogil:
+    """Look up the class weight of each label."""
+    cdef int r
+    if job.itemsize == 4:
+        for r in range(b.n_rows):
+            b.w.label_mass[r] = (<const float *>job.loss.class_weight)[b.label[r]]
+    else:
+        for r in range(b.n_rows):
+            b.w.label_mass[r] = (<const double *>job.loss.class_weight)[b.label[r]]
 
 
 # ---------------------------------------------------------------- open: masks and distributions
