@@ -44,16 +44,17 @@ def main():
 
     module = build()
     x = np.random.default_rng(0).standard_normal(3000)
-    print("nanoseconds        logsumexp                       softmax")
-    print("             n  kernels  call  more  strided  kernels  call  more")
+    print("nanoseconds                                     kernels  call  more  strided")
     for isa in _core.available_isas():
         _core.use_isa(isa)
-        for n in (2, 10, 100, 1000):
-            lse, call, strided, softmax, other = module.times(x, n, 300 if n < 1000 else 100)
-            print(
-                f"{isa:9}{n:5}{lse:9.0f}{call:6.0f}{call - lse:6.0f}{strided:9.0f}"
-                f"{softmax:9.0f}{other:6.0f}{other - softmax:6.0f}"
-            )
+        for dtype in np.float32, np.float64:
+            for n in 10, 1000:
+                found = module.times(x.astype(dtype), n, 200 if n < 1000 else 10)
+                for name, (kernels, call, strided) in found.items():
+                    print(
+                        f"{isa:7} {np.dtype(dtype).name} {n:5}  {name:24}{kernels:8.0f}{call:6.0f}"
+                        f"{call - kernels:6.0f}{strided:9.0f}"
+                    )
 
 
 if __name__ == "__main__":

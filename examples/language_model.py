@@ -22,7 +22,7 @@ import cysoftmax.torch
 SEED = 0  # of the models and of the order of the words
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 6, 48, 96, 1024
 LOSSES = {"PyTorch": nn.CrossEntropyLoss(), "cysoftmax": cysoftmax.torch.CrossEntropyLoss()}
-TOLERANCE = 4e-6  # of each row's gradient (in [-1, 1]), and of the mean loss, relative
+TOLERANCE = 4e-6  # PyTorch's gradients (of a row, in [-1, 1]) were up to 2.3e-6 from float64's
 MIN_GAIN = 0.5  # nats
 COLOURS = {"PyTorch": "#D55E00", "cysoftmax": "#0072B2"}
 

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 static inline uint64_t cysoftmax_fp_enter(void) {
     unsigned found = _mm_getcsr();
-    _mm_setcsr(0x1f80);
+    if ((found & 0xffc0) != 0x1f80) _mm_setcsr(0x1f80); // the six lowest bits are flags
     return found;
 }
 static inline void cysoftmax_fp_restore(uint64_t found) { _mm_setcsr((unsigned)found); }
