@@ -404,7 +404,7 @@ sdist: $(RELEASE)/.tools  ## Build the sdist into dist/, and check it
 	PATH="$(RELEASE)/bin:$$PATH" $(RELEASE)/bin/python tools/wheels.py dist --only-sdist
 
 .PHONY: wheels
-wheels: $(RELEASE)/.tools  ## Build sdist and wheels into dist/, check them, test them (15 minutes); OPTIONS="--pythons 3.11"
+wheels: $(RELEASE)/.tools  ## Build sdist and wheels into dist/, check them, test them (20 minutes); OPTIONS="--pythons 3.11"
 	PATH="$(RELEASE)/bin:$$PATH" $(RELEASE)/bin/python tools/wheels.py dist $(OPTIONS)
 
 .PHONY: check-release
