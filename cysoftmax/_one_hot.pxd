@@ -8,7 +8,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, evenly_spaced, row_at
-from cysoftmax._kernels cimport EntryLayout
+from cysoftmax._kernels cimport TILE, EntryLayout
 from cysoftmax._numbers cimport MOST_LABELS
 from cysoftmax._sparse cimport entry_bound, index_at
 
@@ -25,8 +25,9 @@ cdef inline ptrdiff_t label_item(const Job *job) noexcept nogil:
 
 
 cdef inline bint may_be_one_hot(const Job *job) noexcept nogil:
-    """Return whether labels may be looked for: not in a part of the classes, or of the rows, of a
-    target that may be another one elsewhere."""
+    """Return whether labels may be looked for: not in some of the classes of rows; nor where what
+    each row weighs is kept, which has another form for labels, and is joined with others' weights.
+    """
     return ((job.target_is == DISTRIBUTION or job.target_is == SPARSE)
             and job.n_classes <= 0x7fffffff and job.given.data == NULL and job.sums.kept == NULL)
 
@@ -69,8 +70,8 @@ cdef inline bint dense_labels(const Job *job, const EntryLayout *e, ptrdiff_t fi
 
 cdef inline bint sparse_labels(const Job *job, const EntryLayout *e, ptrdiff_t first, int n,
                                ptrdiff_t *y) noexcept nogil:
-    """Do that for sparse rows. (Those with more than one entry are left as they are, even if all
-    but one are 0.)"""
+    """Do that for sparse rows. (A row with a stored 0 is not taken for one-hot, which is right but
+    slow.)"""
     cdef ptrdiff_t[MOST_LABELS] unit        # 0 where an entry is 1
     cdef ptrdiff_t begin = entry_bound(job, first), end, c, j = begin
     cdef ptrdiff_t n_entries = entry_bound(job, first + n) - begin
@@ -129,18 +130,23 @@ cdef inline OneHot find_some(const Job *job, ptrdiff_t first, ptrdiff_t end,
 cdef inline OneHot find_labels(const Job *job, int n_threads, char *labels) noexcept nogil:
     """Find and store the labels of all rows. Most targets that are not one-hot show it in their
     first rows, before threads begin."""
-    cdef ptrdiff_t first = min(<ptrdiff_t>MOST_LABELS, job.n_rows), part
+    cdef ptrdiff_t first = min(<ptrdiff_t>TILE, job.n_rows), part
     cdef int others = 0, empty = 0, t
     cdef OneHot found = find_some(job, 0, first, labels)
     if found == OTHER or first == job.n_rows:
         return found
     empty = found == SOME_EMPTY
-    part = (job.n_rows - first + n_threads - 1) // n_threads
-    for t in prange(n_threads, num_threads=n_threads, schedule="static"):
-        found = find_some(job, min(first + t * part, job.n_rows),
-                          min(first + (t + 1) * part, job.n_rows), labels)
-        others += found == OTHER
-        empty += found == SOME_EMPTY
+    if n_threads == 1:
+        found = find_some(job, first, job.n_rows, labels)
+        others = found == OTHER
+        empty |= found == SOME_EMPTY
+    else:
+        part = (job.n_rows - first + n_threads - 1) // n_threads
+        for t in prange(n_threads, num_threads=n_threads, schedule="static"):
+            found = find_some(job, min(first + t * part, job.n_rows),
+                              min(first + (t + 1) * part, job.n_rows), labels)
+            others += found == OTHER
+            empty += found == SOME_EMPTY
     if others != 0:
         return OTHER
     return SOME_EMPTY if empty != 0 else ALL_LABELS

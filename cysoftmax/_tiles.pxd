@@ -107,7 +107,6 @@ cdef inline void reduce_tiles(const Job *job, Scratch *s, Block *b, char *tiles)
         if job.plan.x_row_by_row:
             s.overlap.next_tiles.x = row_at(
                 job, &job.x, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))
-            s.overlap.next_tiles.also = s.overlap.next_tiles.x
         if job.plan.target_row_by_row:
             s.overlap.next_tiles.also = row_at(
                 job, &job.target, min(b.first + t * TILE + job.plan.block_rows, job.n_rows - 1))

@@ -73,7 +73,7 @@ typedef struct {
 // one before it stopped.
 typedef struct {
     const void *x;    // the first class; of a copy, the class that it has reached
-    const void *also; // a prefetch only: 16 reals a class of other rows, too; x if there are none
+    const void *also; // a prefetch only: 16 reals a class of other rows, too; or NULL
     ptrdiff_t stride; // reals from one class to the next
     void *tiles;      // where that class belongs in the first of the tiles
     ptrdiff_t pitch;  // reals from one tile to the next

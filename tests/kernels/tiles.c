@@ -294,7 +294,7 @@ static void check_next_tiles(const subject *s, tile16 *t, int n_tiles) {
     for (ptrdiff_t i = 0; i < reach; i++) put(s, x, i, i % 7 == 3 ? NAN : noise(&seed));
     for (ptrdiff_t i = 0; i < width; i++) put(s, largest, i, -INFINITY);
     s->k->tiles_load(x, stride, n, n_tiles, expected, pitch, loaded);
-    cysoftmax_next_tiles next = {x, x, stride, copied, pitch, width, 0, largest};
+    cysoftmax_next_tiles next = {x, NULL, stride, copied, pitch, width, 0, largest};
     for (int i = 0; i < n_tiles; i++) {
         void *tile = copy(s, t->logits, n * TILE);
         s->k->tile_exp_sum(tile, n, t->shift, t->inv_temperature, &next, coarse, fine);
