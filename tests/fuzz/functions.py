@@ -50,7 +50,7 @@ def arrays(draw, shape, dtypes):
         memory &= 1
     view = memory[offset:].view(dtype)
     view = view.reshape([n * abs(step) for n, step in zip(shape, steps, strict=True)])
-    view = view[tuple(slice(None, None, step) for step in steps)]
+    view = view[(..., *(slice(None, None, step) for step in steps))]  # an array without axes, too
     if draw(st.booleans()) and dtype.kind == "f":
         with np.errstate(all="ignore"):
             view[...] = 3 * rng.standard_normal(shape)
