@@ -5,13 +5,14 @@ python -m benchmarks.torch_calls ROWS CLASSES    (in the venv of the peers; two 
 
 import sys
 
-import torch
-
-import cysoftmax.torch
 from benchmarks.timing import shortest
 
 
 def main(n_rows=1, n_classes=10):
+    import torch  # here, because asv imports this module without PyTorch
+
+    import cysoftmax.torch
+
     torch.set_num_threads(2)
     logits = torch.randn(n_rows, n_classes, requires_grad=True)
     labels = torch.randint(n_classes, (n_rows,))
