@@ -1,7 +1,8 @@
 # cython: language_level=3, wraparound=False, cdivision=True, initializedcheck=False
 # What is done in a planned call, besides its loops: labels are checked, rows weighed before their
-# gradients, losses and weights added up. Decides what a mean is divided by. Touches the sums of all
-# rows, and the weights of a plain row.
+# gradients, losses and weights added up. Decides what a mean is divided by: the one decision that
+# needs numbers of an array, and so is not in _plan.pxd. Touches the sums of all rows, and the
+# weights of a plain row.
 
 from cython.parallel cimport prange
 from libc.math cimport NAN, fabs, isfinite, ldexp
