@@ -259,7 +259,7 @@ fuzz-kernels: $(FUZZER)  ## Call the C kernels with arrays of any bits, by libFu
 .PHONY: fuzz
 fuzz: fuzz-kernels fuzz-functions  ## Both of these
 
-TSAN_TESTS := tests/test_threads.py tests/test_long_rows.py tests/test_mass_sums.py
+TSAN_TESTS := tests/test_threads.py tests/test_long_rows.py tests/test_total_weights.py
 # pytest and NumPy are not instrumented: only accesses of our code count. Processes that tests start
 # are left to the other builds: LLVM's OpenMP as Debian builds it ends them if OMP_NUM_THREADS is odd.
 TSAN := OMP_TOOL_LIBRARIES=$(call clang_file,libarcher.so) \

@@ -48,7 +48,6 @@ cdef struct Block:                  # of each row, the few numbers that its resu
     char[MOST_ROWS] skipped         # nothing of the row is read: its outputs are constants
     char[MOST_ROWS] ignored         # the row has no loss, weight or gradient
     bint any_skipped, any_ignored
-    bint masses_summed              # what the rows weigh together is known: _mass_sums.pxd
     char[MOST_ROWS] has_nan         # a logit is NaN; found out only where the shift is infinite
     ptrdiff_t[MOST_ROWS] label
     double[MOST_ROWS] shift         # the largest logit
@@ -114,7 +113,7 @@ cdef inline void clear_rows(const Job *job, Block *b) noexcept nogil:
     """Set the numbers of a block's rows to what a row without logits has, unless all rows are
     computed."""
     cdef int n = b.n_rows, r
-    b.any_skipped = b.any_ignored = b.raises = b.wide_losses = b.masses_summed = False
+    b.any_skipped = b.any_ignored = b.raises = b.wide_losses = False
     memset(b.ignored, 0, n)
     memset(b.skipped, 0, n)
     if n % TILE != 0:

@@ -249,7 +249,7 @@ def losses_and_grad(bint with_loss, bint with_grad, logits, target, axis, option
 
 def weights_of_targets(shape, dtype, target, axis, options):
     """Return what each row of logits of that shape weighs: numbers of which total_of_rows finds the
-    sum of all rows, as an array of shape (k, *rows)."""
+    sum of all rows, as an array of shape (2, *rows)."""
     cdef cnp.ndarray x = np.broadcast_to(np.zeros((), dtype), shape)    # nothing of it is read
     cdef int along = check_axis(axis, x.ndim)
     target, labels = check_target(target, x, along)
@@ -260,19 +260,20 @@ def weights_of_targets(shape, dtype, target, axis, options):
     return weights.reshape(len(weights), *shape_without(x, along))
 
 
-def total_of_rows(numbers, n_classes=1):
+def total_of_rows(numbers):
     """Return the sum of one number of each row, in the order of all rows, as a float and an
     exponent of two. `numbers` has the shape (1, *rows), or is what weights_of_targets returned for
     all rows."""
     numbers = np.ascontiguousarray(numbers, np.float64)
-    return _core.total_of_rows(numbers.reshape(len(numbers), -1), n_classes)
+    return _core.total_of_rows(numbers.reshape(len(numbers), -1))
 
 
-def weight_and_divisor(numbers, n_classes, dtype):
-    """Return total_of_rows of what weights_of_targets returned for all rows, and what the gradient
-    of the mean of their losses is divided by, likewise."""
-    weight = total_of_rows(numbers, n_classes)
-    if len(numbers) == 2:
+def weight_and_divisor(numbers, plain_masses, dtype):
+    """Return total_of_rows of what all rows weigh, and what the gradient of the mean of their
+    losses is divided by, likewise: with `plain_masses`, targets are distributions whose masses are
+    all that is weighed."""
+    weight = total_of_rows(numbers)
+    if not plain_masses:
         return weight, weight
     return weight, _core.divisor_of_distributions(weight, numbers[0].size, np.dtype(dtype).itemsize)
 

@@ -17,5 +17,5 @@ cdef int merge(cnp.ndarray a, cnp.ndarray b, double temperature, cnp.ndarray out
 cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads, given=*,
                         first_class=*)
 cdef cnp.ndarray weights_of_rows(cnp.ndarray x, target, options)
-cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes)
+cdef tuple total_of_rows(cnp.ndarray numbers)
 cdef tuple divisor_of_distributions(tuple weight, ptrdiff_t n_rows, ptrdiff_t itemsize)

@@ -18,7 +18,6 @@ from cysoftmax._job cimport (
     CYSOFTMAX_DEBUG, DISTRIBUTION, LABELS, SPARSE, VECTOR, Array, Job, Loss, Range)
 from cysoftmax._kernels cimport CHUNK, TILE, Doubles, cache_size, fp_enter, fp_leave, fp_mode, isas
 from cysoftmax._loops cimport span_blocks_bytes
-from cysoftmax._mass_sums cimport take_sum
 from cysoftmax._one_hot cimport OTHER, OneHot, find_labels, label_item, may_be_one_hot, take_labels
 from cysoftmax._plan cimport make_plan
 from cysoftmax._scratch cimport PAGE
@@ -440,31 +439,29 @@ cdef tuple total_weight(cnp.ndarray x, target, options, bint mean, n_threads, gi
 
 
 cdef cnp.ndarray weights_of_rows(cnp.ndarray x, target, options):
-    """Return what each row weighs as the numbers of total_of_rows, (k, n_rows), or None if a label
+    """Return what each row weighs as the numbers of total_of_rows, (2, n_rows), or None if a label
     was out of range. Of x, only the shape and the dtype matter."""
     cdef cnp.ndarray numbers
     cdef Call *call = begin_call()
     try:
         fill_job(&call.job, 0, x, None, target, options)
         call.job.checks_labels = call.job.target_is == LABELS
-        numbers = np.empty((5, call.job.n_rows))
+        numbers = np.empty((2, call.job.n_rows))
         call.job.sums.kept = <double *>cnp.PyArray_DATA(numbers)
         compute(call, 1, True, True)
         if call.outcome.bad_label:
             return None
-        return numbers if call.job.plan.sums_masses else numbers[:2].copy()
+        return numbers
     finally:
         end_call(call)
 
 
-cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes):
+cdef tuple total_of_rows(cnp.ndarray numbers):
     """Return the sum of one number of each of all rows, as a float and an exponent of two: in the
     order, and so with the bits, of a call that has all of these rows.
 
-    `numbers`, contiguous float64 of shape (k, n_rows), holds the number of each row; if k > 1, the
-    exponent of the power of two that it is to be multiplied by; and if k is 5, the three sums of
-    the masses of its n_classes classes (_mass_sums.pxd), the first NaN if they are not made for
-    these masses.
+    `numbers`, contiguous float64 of shape (k, n_rows), holds the number of each row; and if k is 2,
+    the exponent of the power of two that it is to be multiplied by.
     """
     cdef ptrdiff_t n = numbers.shape[1], n_sixteens = count_sixteens(n), g, i
     cdef cnp.ndarray all_sums = np.zeros((n_sixteens, 4))
@@ -474,26 +471,17 @@ cdef tuple total_of_rows(cnp.ndarray numbers, ptrdiff_t n_classes):
     cdef int *exponents = <int *>cnp.PyArray_DATA(all_exponents)
     cdef double[TILE] some
     cdef int[TILE] powers
-    cdef double[3] masses
-    cdef bint has_powers = numbers.shape[0] > 1, has_masses = numbers.shape[0] == 5
+    cdef bint has_powers = numbers.shape[0] == 2
     cdef Call *call = begin_call()
-    cdef Job *job = &call.job
     cdef Wide total
-    cdef int r, k
-    job.doubles = active.doubles
-    job.n_classes = n_classes
+    cdef int r
+    call.job.doubles = active.doubles
     for g in range(n_sixteens):
-        masses[0] = masses[1] = masses[2] = 0
         for r in range(TILE):
             i = g * TILE + r
             some[r] = values[i] if i < n else 0
             powers[r] = <int>values[n + i] if i < n and has_powers else 0
-            for k in range(3 if i < n and has_masses else 0):
-                masses[k] += values[(2 + k) * n + i]
-        sum_sixteens(job, some, powers, 1, sums + 4 * g, exponents + 2 * g)
-        if has_masses and take_sum(job, <int>min(<ptrdiff_t>TILE, n - g * TILE), True, masses,
-                                   sums + 4 * g):
-            exponents[2 * g] = 0
+        sum_sixteens(&call.job, some, powers, 1, sums + 4 * g, exponents + 2 * g)
     total = total_of_sixteens(sums, exponents, n_sixteens)
     end_call(call)
     return total.part, total.exponent

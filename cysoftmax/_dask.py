@@ -329,10 +329,10 @@ def weights_of_chunk(target, where, class_weight, sample_weight, options, labels
     return _calls.weights_of_targets(shape, of, target, options.axis, given)
 
 
-def add_weights(blocks, n_classes, of):
+def add_weights(blocks, plain_masses, of):
     """Add the weights of all rows in the order of the core (27): a float and an exponent, and those
     of what the gradient is divided by."""
-    return np.ravel(_calls.weight_and_divisor(np.block(blocks), n_classes, of)).astype(float)
+    return np.ravel(_calls.weight_and_divisor(np.block(blocks), plain_masses, of)).astype(float)
 
 
 def flat(blocks):
@@ -737,7 +737,8 @@ class Loss:
         """What losses and gradients are divided by: the sum of the weights of all rows, as a float
         and an exponent; for gradients, perhaps another float and exponent behind these."""
         weighing = self.where, self.class_weight, self.sample_weight, self.options.ignore_index
-        if not self.cut and self.labels and all(option is None for option in weighing):
+        plain = all(option is None for option in weighing)
+        if not self.cut and self.labels and plain:
             return self.constant(float(math.prod(self.target.shape)))
         n_classes = self.x.shape[self.axis]
         if self.cut:
@@ -749,8 +750,9 @@ class Loss:
                 labels=self.labels, n_classes=n_classes, of=real(self.x.dtype),
             )  # fmt: skip
         return blockwise(
-            add_weights, (), weights, self.rows, n_classes=n_classes, of=real(self.x.dtype)
-        )
+            add_weights, (), weights, self.rows, plain_masses=plain and not self.labels,
+            of=real(self.x.dtype),
+        )  # fmt: skip
 
     @functools.cached_property
     def unit(self):

@@ -4,7 +4,6 @@
 # pointer to classes.
 
 from libc.math cimport INFINITY, NAN, isfinite, isinf
-from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from cysoftmax._block cimport MOST_ROWS, Block, all_mass, log_sum_exp, weights_of
@@ -13,6 +12,7 @@ from cysoftmax._extremes cimport (
 from cysoftmax._given cimport take_totals
 from cysoftmax._job cimport Job
 from cysoftmax._kernels cimport MassesOfRows
+from cysoftmax._numbers cimport all_finite
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOG_SOFTMAX, LOSS, SOFTMAX, STATS
 
 cdef extern from *:
@@ -79,17 +79,6 @@ cdef inline MassesOfRows masses_from(const Job *job, const Block *b, int begin) 
     masses.uniform = &b.w.uniform_total[begin]
     masses.confidence = job.loss.confidence
     return masses
-
-
-cdef inline bint all_finite(const double *values, int n) noexcept nogil:
-    """Return whether n numbers are finite. (Adding 1 to the exponent of one that is not carries
-    into its sign bit: a loop of integers, which becomes vectors.)"""
-    cdef uint64_t bits, carries = 0
-    cdef int r
-    for r in range(n):
-        memcpy(&bits, &values[r], sizeof(bits))
-        carries |= (bits & (<uint64_t>-1 >> 1)) + (<uint64_t>1 << 52)
-    return carries >> 63 == 0
 
 
 cdef inline void losses_of(const Job *job, Block *b) noexcept nogil:

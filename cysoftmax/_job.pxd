@@ -91,7 +91,7 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint weighted                   # a row may weigh anything but 1, or be ignored
     bint reads_rows                 # more than a label, weight and scale has to be read of a row,
     bint has_dots                   # and its loss needs sums over the logits
-    bint sums_masses                # the masses of all rows may be summed without their rows
+    bint plain_masses               # rows weigh what their masses sum to, often 1
     bint counts_labels              # a row weighs 1, unless its label is ignored
     bint adds_label_weights         # weights of labels can be added without opening their rows
     bint labels_weigh_1             # a row's weight is its sample weight, whatever its label is

@@ -61,7 +61,6 @@ cdef extern from "kernels.h" nogil:
                             ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
                     void *out) noexcept nogil
-        bint (*add_masses)(const void *a, ptrdiff_t n, double *sums) noexcept nogil
         void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                       double *lo) noexcept nogil
         void (*minus_rest)(void *const *e, const double *coarse, const double *fine,

@@ -10,7 +10,6 @@ from cysoftmax._block cimport Block, open_weights
 from cysoftmax._formula cimport finish_block, finish_part
 from cysoftmax._job cimport SPANS, TILES, Job
 from cysoftmax._kernels cimport TILE, fp_enter, fp_leave, fp_mode
-from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport read_labels, read_per_row
 from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
@@ -20,8 +19,7 @@ from cysoftmax._spans cimport (
 from cysoftmax._sums cimport ChunkSums, count_sixteens, sum_sixteens
 from cysoftmax._target cimport gather_class_weights, open_block
 from cysoftmax._threads cimport thread_num
-from cysoftmax._tile_arrays cimport rows_adjacent
-from cysoftmax._tile_targets cimport sum_adjacent_masses, weigh_tiles
+from cysoftmax._tile_targets cimport weigh_tiles
 from cysoftmax._tiles cimport load_tiles, reduce_tiles, skip_tiles, skips_all, write_tiles
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
@@ -57,16 +55,7 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
 cdef inline void weigh_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
     """Open one block of rows, for its weights alone."""
     cdef Block *b = &s.block
-    cdef ptrdiff_t first = index * job.plan.block_rows, n_rows, g = first // TILE
     cdef int r
-    if job.plan.sums_masses and not job.plan.sums_each_row:
-        n_rows = min(<ptrdiff_t>job.plan.block_rows, job.n_rows - first)
-        if job.plan.way == TILES and rows_adjacent(job, &job.target):
-            if sum_adjacent_masses(job, s, b, first, <int>n_rows):
-                return
-        elif sum_masses_of_rows(job, first, n_rows, job.sums.sixteens + 4 * g + 2,
-                                job.sums.exponents + 2 * g + 1):
-            return
     if job.plan.counts_labels and not job.plan.sums_each_row:
         count_labels(job, s, index)
         return

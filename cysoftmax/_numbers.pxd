@@ -55,6 +55,17 @@ cdef inline void raise_reals(const Job *job, char *reals, ptrdiff_t n, ptrdiff_t
                  ldexp(real_at(job, reals, c * stride, n * stride), exponent))
 
 
+cdef inline bint all_finite(const double *values, int n) noexcept nogil:
+    """Return whether n numbers are finite. (Adding 1 to the exponent of one that is not carries
+    into its sign bit: a loop of integers, which becomes vectors.)"""
+    cdef uint64_t bits, carries = 0
+    cdef int r
+    for r in range(n):
+        memcpy(&bits, &values[r], sizeof(bits))
+        carries |= (bits & (<uint64_t>-1 >> 1)) + (<uint64_t>1 << 52)
+    return carries >> 63 == 0
+
+
 # ---------------------------------------------------------------- from any array to reals
 
 cdef inline void copy_items(const char *source, ptrdiff_t step, ptrdiff_t n, char *into,

@@ -11,8 +11,7 @@ from cysoftmax._kernels cimport CHUNK
 from cysoftmax._numbers cimport as_reals, load_logits, real_at
 from cysoftmax._scratch cimport SPAN, Piece, Scratch
 from cysoftmax._sums cimport (
-    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, entropy_chunks,
-    finish, total_of)
+    ChunkSums, Total, add_chunks, add_terms, chunk_size, chunks, dot_chunks, finish, total_of)
 from cysoftmax._target cimport read_again, read_mask, target_dots, target_exp_dots, target_terms
 from cysoftmax._what cimport GRAD, LOGSUMEXP, LOSS, SOFTMAX, STATS, VJP
 from cysoftmax._write cimport store_pending
@@ -73,7 +72,7 @@ cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r,
         target_dots(job, s, b, r, p, sums)
     exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & STATS:
-        entropy_chunks(job, p.e, p.x, p.n, b.shift[r], &sums.sum.entropy_dot)
+        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.sum.entropy_dot)
         target_exp_dots(job, s, b, r, p, sums)
 
 

@@ -86,10 +86,9 @@ cdef inline void plan_rows_weights(Job *job) noexcept:
         job.loss.smoothing != 0 and job.loss.class_weight != NULL)
     plan.weighted = (plan.reads_rows or job.loss.class_weight != NULL or job.loss.ignores
                      or job.sample.data != NULL or job.labels_of_block)
-    # See _mass_sums.pxd. The kernel has the digits for a chunk of classes.
-    plan.sums_masses = plan.by_mass and not (
+    plan.plain_masses = plan.by_mass and not (
         job.loss.class_weight != NULL or job.sample.data != NULL or job.where.data != NULL
-        or job.n_classes > CHUNK or job.given_masses)
+        or job.given_masses)
     plan.counts_labels = job.loss.ignores and not (
         job.labels_of_block or job.loss.class_weight != NULL or job.sample.data != NULL
         or plan.reads_rows)

@@ -110,38 +110,6 @@ cdef inline void diff_chunks(const Job *job, const char *a, const char *x, ptrdi
                              &sums.hi, &sums.lo)
 
 
-cdef inline double dot_in_double(const Job *job, const char *a, const char *x, ptrdiff_t n,
-                                 ptrdiff_t stride, double shift) noexcept nogil:
-    """Return the sum of a (x - shift) over n reals, `stride` reals apart, whose products are too
-    small for a float32; 0 where a is 0."""
-    cdef double sum = 0, weight
-    cdef ptrdiff_t c
-    for c in range(n):
-        weight = real_at(job, a, c * stride, n * stride)
-        if weight != 0:
-            sum += weight * (real_at(job, x, c * stride, n * stride) - shift)
-    return sum
-
-
-cdef inline bint has_tiny_differences(const Job *job) noexcept nogil:
-    """Return whether products of exps and differences of logits are too small for a float32: if
-    they matter, exps are at least 2^-126, and differences are some multiples of the temperature."""
-    return job.itemsize == 4 and job.loss.temperature < 1. / 65536
-
-
-cdef inline void entropy_chunks(const Job *job, const char *e, const char *x, ptrdiff_t n,
-                                double shift, Pair *first) noexcept nogil:
-    """Sum e (x - shift) over each chunk of n classes."""
-    cdef ptrdiff_t k, at
-    if not has_tiny_differences(job):
-        dot_chunks(job, e, x, n, shift, True, first)
-        return
-    for k in range(chunks(n)):
-        at = k * CHUNK * job.itemsize
-        pair_of(first, k)[0] = Pair(
-            dot_in_double(job, e + at, x + at, chunk_size(n, k), 1, shift), 0)
-
-
 cdef inline void add_chunks(Total *total, const Pair *first, ptrdiff_t n) noexcept nogil:
     """Add the pairs of the next n chunks."""
     cdef ptrdiff_t k

@@ -8,10 +8,10 @@ from libc.string cimport memset
 from cysoftmax._block cimport Block
 from cysoftmax._job cimport LABELS, Job
 from cysoftmax._kernels cimport CHUNK, TILE, NextTiles
-from cysoftmax._numbers cimport real_at
+from cysoftmax._numbers cimport all_finite, real_at
 from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport (
-    Pair, Total, add, add_terms, chunk_size, chunks, dot_in_double, finish, has_tiny_differences)
+    Pair, Total, add, add_terms, chunk_size, chunks, finish)
 from cysoftmax._tile_arrays cimport tile_of
 
 cdef enum TileSum:                  # what total_tile sums
@@ -19,7 +19,6 @@ cdef enum TileSum:                  # what total_tile sums
     PRODUCTS                        # a (x - shift), 0 where a is 0
     PLAIN_PRODUCTS                  # a x, whatever a is
     DIFFERENCES                     # a (x - shift), none positive; a is ones if NULL
-    TINY_PRODUCTS                   # as PRODUCTS, in double
 
 
 # ---------------------------------------------------------------- sums
@@ -28,16 +27,10 @@ cdef inline void sum_chunk(const Job *job, TileSum what, const char *a, const ch
                            const double *shift, ptrdiff_t k, double *hi, double *lo) noexcept nogil:
     """Sum one chunk of the classes of a tile."""
     cdef ptrdiff_t at = k * CHUNK * TILE * job.itemsize, n = chunk_size(job.n_classes, k)
-    cdef int r
     if what == MASSES:
         job.kernels.tile_sum(a + at, n, hi, lo)
     elif what == DIFFERENCES:
         job.kernels.tile_diff_sum(a + at if a != NULL else NULL, x + at, n, shift, hi, lo)
-    elif what == TINY_PRODUCTS:
-        for r in range(TILE):
-            hi[r] = dot_in_double(job, a + at + r * job.itemsize, x + at + r * job.itemsize, n,
-                                  TILE, shift[r])
-            lo[r] = 0
     else:
         job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
 
@@ -117,12 +110,9 @@ cdef inline void tile_sums(const Job *job, Block *b, int begin, char *tile,
 cdef inline void mend_dots(const Job *job, const Block *b, int t, const char *a, const char *x,
                            double *hi, double *lo) noexcept nogil:
     """Sum again, term by term in double, the dots that overflowed."""
-    cdef double lost = 0
     cdef Total total
     cdef int r
-    for r in range(TILE):
-        lost += hi[r] - hi[r]
-    if lost == 0:
+    if all_finite(hi, TILE):
         return
     for r in range(min(TILE, b.n_rows - t * TILE)):
         if isfinite(hi[r]) or b.ignored[t * TILE + r]:
@@ -143,8 +133,7 @@ cdef inline void tile_stats(const Job *job, Scratch *s, Block *b, int t,
     cdef const char *x = tile_of(job, s.second, t)
     cdef double[TILE] zero, fine
     cdef int begin = t * TILE, r
-    total_tile(job, TINY_PRODUCTS if has_tiny_differences(job) else PRODUCTS, e, x,
-               b.shift + begin, b.entropy_dot + begin, fine)
+    total_tile(job, PRODUCTS, e, x, b.shift + begin, b.entropy_dot + begin, fine)
     for r in range(TILE):
         b.entropy_dot[begin + r] += fine[r]
     if job.plan.by_mass:

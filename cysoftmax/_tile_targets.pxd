@@ -13,7 +13,6 @@ from cysoftmax._formula cimport residual_mass
 from cysoftmax._given cimport weigh_given
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Job, evenly_spaced, row_at
 from cysoftmax._kernels cimport FEW, TILE, Gradient, Kernels
-from cysoftmax._mass_sums cimport sum_masses_of_rows, sum_masses_of_tile
 from cysoftmax._numbers cimport real_at
 from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport count_sixteens
@@ -54,38 +53,9 @@ cdef inline void open_tiles(const Job *job, Scratch *s, Block *b, bint weighs) n
         load_array(job, s, &job.target, b, s.target, unused)
     elif job.target_is == SPARSE:
         load_entries(job, s, b, s.target)
-    if job.sums.adds_weights and job.plan.sums_masses:
-        b.masses_summed = sum_masses_of_tiles(job, s, b)
     if weighs:
         for t in range(count_sixteens(b.n_rows)):
             weigh_rows_of_tile(job, s, b, t)
-
-
-cdef inline bint sum_masses_of_tiles(const Job *job, Scratch *s, const Block *b) noexcept nogil:
-    """Sum the masses of each sixteen rows, just loaded; return whether it was possible for all."""
-    cdef ptrdiff_t g = b.first // TILE
-    cdef double *sums = job.sums.sixteens + 4 * g + 2
-    cdef int *exponents = job.sums.exponents + 2 * g + 1
-    cdef int full = b.n_rows // TILE, t
-    cdef bint good = True
-    for t in range(full):
-        exponents[2 * t] = 0
-        good &= sum_masses_of_tile(job, tile_of(job, s.target, t), sums + 4 * t)
-    if b.n_rows % TILE != 0:
-        good &= sum_masses_of_rows(job, b.first + full * TILE, b.n_rows % TILE, sums + 4 * full,
-                                   exponents + 2 * full)
-    return good
-
-
-cdef inline bint sum_adjacent_masses(const Job *job, Scratch *s, Block *b, ptrdiff_t first,
-                                     int n_rows) noexcept nogil:
-    """Do that for rows of which each class lies side by side: so few at a time that a tile is the
-    shortest way to put them together."""
-    cdef double[MOST_ROWS] unused
-    b.first = first
-    b.n_rows = n_rows
-    load_array(job, s, &job.target, b, s.target, unused)
-    return sum_masses_of_tiles(job, s, b)
 
 
 cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t) noexcept nogil:

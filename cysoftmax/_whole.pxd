@@ -10,10 +10,10 @@ from libc.math cimport NAN, fabs, isfinite, ldexp
 from cysoftmax._block cimport factor_for
 from cysoftmax._extremes cimport has_moderate_options, outside, wide_factor
 from cysoftmax._job cimport Job, RowWeights, Sums
-from cysoftmax._kernels cimport TILE
-from cysoftmax._loops cimport walk
-from cysoftmax._mass_sums cimport add_masses_of, sum_masses_of_rows
+from cysoftmax._kernels cimport TILE, fp_enter, fp_leave, fp_mode
+from cysoftmax._loops cimport walk, weigh_block
 from cysoftmax._numbers cimport MOST_LABELS, read_labels
+from cysoftmax._scratch cimport open_scratch, scratch_of
 from cysoftmax._sums cimport count_sixteens, sum_rows, total_of_sixteens
 from cysoftmax._what cimport LOSS
 from cysoftmax._wide cimport Wide
@@ -39,29 +39,19 @@ cdef inline Wide weight_of_all(const Job *job) noexcept nogil:
     cdef int *exponents = job.sums.exponents + 1
     if job.sums.losses != NULL:
         sum_rows(job, job.sums.weights, job.n_rows, sixteens, exponents)
-        if job.plan.sums_masses:
-            sum_masses_of_rows(job, 0, job.n_rows, sixteens, exponents)
     return total_of_sixteens(sixteens, exponents, count_sixteens(job.n_rows))
 
 
 cdef inline void keep_weights(const Job *job) noexcept nogil:
     """Store what each row weighs as the numbers of total_of_rows."""
     cdef double *numbers = job.sums.kept
-    cdef double[3] masses
     cdef Wide weight = Wide(1, 0)
     cdef ptrdiff_t i
-    cdef int k
     for i in range(job.n_rows):
         if job.plan.weighted:
             weight = job.sums.weights[i]
         numbers[i] = weight.part
         numbers[job.n_rows + i] = weight.exponent
-        if job.plan.sums_masses:
-            masses[0] = masses[1] = masses[2] = 0
-            if not add_masses_of(job, i, 1, masses):
-                masses[0] = NAN
-            for k in range(3):
-                numbers[(2 + k) * job.n_rows + i] = masses[k]
 
 
 cdef inline bint has_bad_labels(const Job *job) noexcept nogil:
@@ -114,10 +104,10 @@ cdef inline void fill_plain_weights(Job *job) noexcept nogil:
 
 cdef enum:
     # A wrong expectation costs the whole call once more, the pass that is saved a fifth of it. So
-    # one in 32 sixteens is looked at: of 2^15 rows a thousand, whose mean is as near to 1 as the
-    # mean of all has to be, unless the rounding errors of their masses favour one side.
+    # a thousand rows are looked at, or one in 32: their mean is as near to 1 as the mean of all has
+    # to be, unless the rounding errors of their masses favour one side.
+    LOOKED_AT = 1024
     LOOK_AT_EACH = 32
-    LEAST_EXPECTED = 1 << 15
 
 cdef extern from *:
     """
@@ -141,28 +131,44 @@ cdef inline void set_divisor(Job *job, Wide divisor) noexcept nogil:
     fill_plain_weights(job)
 
 
-cdef inline bint may_sum_to_1(const Job *job) noexcept nogil:
+cdef inline bint may_sum_to_1(const Job *job, char *memory) noexcept nogil:
     """Return whether the weight of plain distributions may be expected to be the number of rows,
     as that of some of them is: then no pass of its own is spent on it. Not if the output takes the
     place of logits or target, which would be missing if that was wrong."""
+    cdef double tolerance = SUM_TOLERANCE_32 if job.itemsize == 4 else SUM_TOLERANCE_64
+    cdef ptrdiff_t rows = job.plan.block_rows, i = 0, seen = 0
+    cdef ptrdiff_t each = max(<ptrdiff_t>1, min(<ptrdiff_t>LOOK_AT_EACH, job.n_rows // LOOKED_AT))
     cdef double more = 0            # than 1, that the rows looked at weigh
-    cdef double most = SUM_TOLERANCE_32 if job.itemsize == 4 else SUM_TOLERANCE_64
-    cdef double[4] sums
-    cdef int[2] exponents
-    cdef ptrdiff_t i = 0, n = 0
-    if not job.plan.sums_masses or job.n_rows < LEAST_EXPECTED:
+    cdef fp_mode mode
+    if not job.plan.plain_masses or job.plan.sums_each_row or job.n_rows < 4 * LOOKED_AT:
         return False
     if job.out.data == job.x.data or job.out.data == job.target.data:
         return False
-    while i + TILE <= job.n_rows:
-        if not sum_masses_of_rows(job, i, TILE, sums, exponents):
-            return False
-        more += (sums[0] - TILE) + sums[1]
-        n += TILE
-        if i == 0 and fabs(more) > TILE * 2.**-20:      # as most targets show that are not plain
-            return False
-        i += TILE * LOOK_AT_EACH
-    return fabs(more) <= n * most
+    mode = fp_enter()
+    open_scratch(job, scratch_of(job, memory, 0))
+    while (i + 1) * rows <= job.n_rows:
+        weigh_block(job, scratch_of(job, memory, 0), i)
+        more += surplus_of_sixteens(job, i * rows // TILE, rows // TILE)
+        seen += rows
+        if i == 0 and not fabs(more) <= rows * 2.**-20:
+            break                   # as most targets show that do not sum to 1
+        i += each
+    fp_leave(mode)
+    return fabs(more) <= seen * tolerance
+
+
+cdef inline double surplus_of_sixteens(const Job *job, ptrdiff_t g, ptrdiff_t n) noexcept nogil:
+    """Return how much more than 1 each the rows of n sixteens weigh together; NaN if that is not
+    what their sums say."""
+    cdef const double *sums = job.sums.sixteens + 4 * g + 2
+    cdef const int *exponents = job.sums.exponents + 2 * g + 1
+    cdef double more = 0
+    cdef ptrdiff_t k
+    for k in range(n):
+        if exponents[2 * k] != 0:
+            return NAN
+        more += (sums[4 * k] - TILE) + sums[4 * k + 1]
+    return more
 
 
 cdef inline bint weigh_all(Job *job, char *memory, Outcome *outcome) noexcept nogil:
@@ -196,13 +202,13 @@ cdef inline void do_call(Job *job, char *memory, bint sums, bint mean,
         outcome.bad_label = has_bad_labels(job)
         if outcome.bad_label:
             return
-    guesses = weighs_first and job.out.data != NULL and may_sum_to_1(job)
+    guesses = weighs_first and job.out.data != NULL and may_sum_to_1(job, memory)
     if guesses:
         set_divisor(job, outcome.weight)
     elif weighs_first:
         if not weigh_all(job, memory, outcome):
             return
-        if job.plan.sums_masses:
+        if job.plan.plain_masses:
             set_divisor(job, divisor_of(outcome.weight, job.n_rows, job.itemsize))
         else:
             set_divisor(job, outcome.weight)

@@ -12,7 +12,6 @@ from cysoftmax._formula cimport logsumexp_of
 from cysoftmax._given cimport store_totals
 from cysoftmax._job cimport DISTRIBUTION, LABELS, SPARSE, Array, Job, class_at, expect, row_at
 from cysoftmax._kernels cimport TILE, Carry, Kernels
-from cysoftmax._mass_sums cimport sum_masses_of_rows
 from cysoftmax._numbers cimport fill_classes, put_number, raise_reals, store_strided
 from cysoftmax._scratch cimport Pending, Piece, Scratch, holds
 from cysoftmax._sums cimport count_sixteens, sum_sixteens
@@ -203,16 +202,12 @@ cdef inline void store_sums(const Job *job, Block *b) noexcept nogil:
     elif job.what & LOSS:
         sum_sixteens(job, b.loss, &b.powers.loss[0] if b.wide_losses else NULL, n, sums,
                      exponents)
-    if not job.sums.adds_weights or b.masses_summed or (
-            job.plan.sums_masses and sum_masses_of_rows(
-                job, b.first, b.n_rows, sums + 2, exponents + 1)):
+    if not job.sums.adds_weights:
         return
     for r in range(b.n_rows, <int>n * TILE):
         b.w.weight[r] = 0
     sum_sixteens(job, b.w.weight, &b.powers.weight_exponent[0] if b.wide else NULL, n, sums + 2,
                  exponents + 1)
-    if job.plan.sums_masses:
-        sum_masses_of_rows(job, b.first, b.n_rows, sums + 2, exponents + 1)
 
 
 cdef inline void store_stats(const Job *job, const Block *b, int r) noexcept nogil:

@@ -142,12 +142,6 @@ typedef struct {
                 double log_total, void *out);
     /* hi + lo = sum of a, in twice the digits of a real; n is at most CYSOFTMAX_CHUNK. */
     void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
-    /* Add the sum of a to sums, (3,) doubles: each mass is split into multiples of three units, and
-       rounded to the smallest, 2^-52 (float32) or 2^-115 (float64). Beside that there is no error:
-       the sums of at most 16 CYSOFTMAX_CHUNK masses do not depend on their order, nor on how they
-       are divided among calls. Return whether all masses are in [-1, 1]; if not, or
-       if one is NaN, which is in the sum, this does not hold. */
-    int (*add_masses)(const void *a, ptrdiff_t n, double *sums);
     /* hi + lo = sum of a (x - shift) for x <= shift and a >= 0, or of x - shift if a is NULL; where
        a is 0 so is the term. n is at most CYSOFTMAX_CHUNK. */
     void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,

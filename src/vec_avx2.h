@@ -78,6 +78,38 @@ static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
     __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes));
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
 }
+typedef struct {
+    __m256d low, high;
+} wide;
+static inline wide w_set1(double a) { return (wide){_mm256_set1_pd(a), _mm256_set1_pd(a)}; }
+static inline wide w_of(vec a) {
+    return (wide){_mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                  _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
+}
+static inline wide w_load(const real *p) {
+    return (wide){_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4))};
+}
+static inline wide w_load_doubles(const double *p) {
+    return (wide){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)};
+}
+static inline void w_store_doubles(double *p, wide a) {
+    _mm256_storeu_pd(p, a.low);
+    _mm256_storeu_pd(p + 4, a.high);
+}
+static inline wide w_add(wide a, wide b) {
+    return (wide){_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)};
+}
+static inline wide w_sub(wide a, wide b) {
+    return (wide){_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)};
+}
+static inline wide w_fma(wide a, wide b, wide c) {
+    return (wide){_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
+}
+static inline wide w_unless_0(wide a, wide b) {
+    const __m256d zero = _mm256_setzero_pd();
+    return (wide){_mm256_and_pd(_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), b.low),
+                  _mm256_and_pd(_mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ), b.high)};
+}
 static inline vec v_load_half(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }

@@ -67,6 +67,38 @@ static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
     __m128i bytes = _mm_maskz_loadu_epi8(v_first(n), p);
     return _mm_test_epi8_mask(bytes, bytes);
 }
+typedef struct {
+    __m512d low, high;
+} wide;
+static inline wide w_set1(double a) { return (wide){_mm512_set1_pd(a), _mm512_set1_pd(a)}; }
+static inline wide w_of(vec a) {
+    return (wide){_mm512_cvtps_pd(_mm512_castps512_ps256(a)),
+                  _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1))};
+}
+static inline wide w_load(const real *p) {
+    return (wide){_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + 8))};
+}
+static inline wide w_load_doubles(const double *p) {
+    return (wide){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+static inline void w_store_doubles(double *p, wide a) {
+    _mm512_storeu_pd(p, a.low);
+    _mm512_storeu_pd(p + 8, a.high);
+}
+static inline wide w_add(wide a, wide b) {
+    return (wide){_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)};
+}
+static inline wide w_sub(wide a, wide b) {
+    return (wide){_mm512_sub_pd(a.low, b.low), _mm512_sub_pd(a.high, b.high)};
+}
+static inline wide w_fma(wide a, wide b, wide c) {
+    return (wide){_mm512_fmadd_pd(a.low, b.low, c.low), _mm512_fmadd_pd(a.high, b.high, c.high)};
+}
+static inline wide w_unless_0(wide a, wide b) {
+    const __m512d zero = _mm512_setzero_pd();
+    return (wide){_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.low, zero, _CMP_NEQ_UQ), b.low),
+                  _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.high, zero, _CMP_NEQ_UQ), b.high)};
+}
 static inline vec v_load_half(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }

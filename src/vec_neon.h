@@ -69,6 +69,37 @@ static inline mask v_load_bools(const unsigned char *p, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < VEC_LANES; i++) lanes[i] = i < n && p[i] ? ~(uint32_t)0 : 0;
     return vld1q_u32(lanes);
 }
+typedef struct {
+    float64x2_t low, high;
+} wide;
+static inline wide w_set1(double a) { return (wide){vdupq_n_f64(a), vdupq_n_f64(a)}; }
+static inline wide w_of(vec a) {
+    return (wide){vcvt_f64_f32(vget_low_f32(a)), vcvt_f64_f32(vget_high_f32(a))};
+}
+static inline wide w_load(const real *p) {
+    return (wide){vcvt_f64_f32(vld1_f32(p)), vcvt_f64_f32(vld1_f32(p + 2))};
+}
+static inline wide w_load_doubles(const double *p) {
+    return (wide){vld1q_f64(p), vld1q_f64(p + 2)};
+}
+static inline void w_store_doubles(double *p, wide a) {
+    vst1q_f64(p, a.low);
+    vst1q_f64(p + 2, a.high);
+}
+static inline wide w_add(wide a, wide b) {
+    return (wide){vaddq_f64(a.low, b.low), vaddq_f64(a.high, b.high)};
+}
+static inline wide w_sub(wide a, wide b) {
+    return (wide){vsubq_f64(a.low, b.low), vsubq_f64(a.high, b.high)};
+}
+static inline wide w_fma(wide a, wide b, wide c) {
+    return (wide){vfmaq_f64(c.low, a.low, b.low), vfmaq_f64(c.high, a.high, b.high)};
+}
+static inline wide w_unless_0(wide a, wide b) {
+    const float64x2_t zero = vdupq_n_f64(0);
+    return (wide){vbslq_f64(vceqq_f64(a.low, zero), zero, b.low),
+                  vbslq_f64(vceqq_f64(a.high, zero), zero, b.high)};
+}
 static inline vec v_load_half(const uint16_t *p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }

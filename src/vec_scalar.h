@@ -25,6 +25,21 @@ static inline void v_store_doubles(double *p, vec a) { *p = (double)a; }
 // A streamed store (non-temporal): it need not keep the line in the cache. p is aligned to a vec.
 static inline void v_stream(real *p, vec a) { *p = a; }
 
+#ifdef CYSOFTMAX_F32
+// A wide holds VEC_LANES doubles: the numbers of a vec. w_fma(a, b, c): a b + c, rounded once, or
+// twice as in v_fma. w_unless_0(a, b): b, or 0 where a is 0.
+typedef double wide;
+static inline wide w_set1(double a) { return a; }
+static inline wide w_of(vec a) { return (double)a; }
+static inline wide w_load(const real *p) { return (double)*p; }
+static inline wide w_load_doubles(const double *p) { return *p; }
+static inline void w_store_doubles(double *p, wide a) { *p = a; }
+static inline wide w_add(wide a, wide b) { return a + b; }
+static inline wide w_sub(wide a, wide b) { return a - b; }
+static inline wide w_fma(wide a, wide b, wide c) { return a * b + c; }
+static inline wide w_unless_0(wide a, wide b) { return a == 0 ? 0 : b; }
+#endif
+
 // Load or store the first n <= VEC_LANES reals; the other lanes are `fill`, or are not written.
 static inline vec v_load_part(const real *p, ptrdiff_t n, real fill) { return n > 0 ? *p : fill; }
 static inline void v_store_part(real *p, vec a, ptrdiff_t n) {

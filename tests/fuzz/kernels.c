@@ -77,12 +77,9 @@ static void row_of_exps(const subject *s, source *in, ptrdiff_t n) {
 }
 
 static void row_of_sums(const subject *s, source *in, ptrdiff_t n) {
-    double sums[3] = {0}, hi, lo;
+    double hi, lo;
     const void *a = any_reals(s, in, n), *x = any_reals(s, in, n);
     void *out = reals(s, NULL, n);
-    const int inside = s->k->add_masses(a, n, sums);
-    add(inside);
-    if (inside) add_doubles(sums, 3);
     s->k->sum(a, n, &hi, &lo), add(hi), add(lo);
     s->k->diff_sum(NULL, x, n, s->k->max(x, n), &hi, &lo), add(hi), add(lo);
     s->k->dot(a, x, n, any_shift(s, in), below(in, 2), &hi, &lo), add(hi), add(lo);

@@ -49,9 +49,6 @@
     ROW(multiply_is_rounded_once)                                                                 \
     /* sums.c */                                                                                  \
     ROW(sum_has_twice_the_digits)                                                                 \
-    ONCE(masses_add_up_to_the_same_bits_in_any_order)                                             \
-    ONCE(the_largest_sums_of_masses_have_no_error)                                                \
-    ONCE(masses_beyond_one_and_nan_are_noticed)                                                   \
     ROW(dot_has_twice_the_digits)                                                                 \
     ROW(dot_skips_zeros_even_at_minus_infinity)                                                   \
     ROW(strided_dot_has_the_bits_of_dot)                                                          \

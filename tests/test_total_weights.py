@@ -1,4 +1,4 @@
-"""What distributions weigh together, by which a mean is divided: whatever their order."""
+"""What all rows weigh together, by which a mean is divided."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -52,22 +52,10 @@ def test_the_total_is_right_and_has_the_same_bits_in_every_layout(kind, shape, d
     target = MASSES[kind](rng, shape).astype(dtype)
     expected = sum(map(Fraction, target.ravel().tolist()))
     found = total(target, dtype)
-    # Sums of rows have twice the digits of float32; those of probabilities, all of a double's.
-    bound = -46 if dtype == np.float32 and kind != "probabilities" else -51
-    assert abs(found - expected) <= expected * Fraction(2) ** bound
+    assert abs(found - expected) <= expected * Fraction(2) ** -51
     for layout, same in layouts(target):
         for n_threads in (1, 2):
             assert total(same, dtype, n_threads) == found, (layout, n_threads)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["probabilities", "ones", "many magnitudes", "of both signs"])
-def test_the_total_has_the_same_bits_in_every_order(kind, dtype):
-    rng = np.random.default_rng(list(kind.encode()))
-    target = MASSES[kind](rng, (16, 900)).astype(dtype)
-    for _ in range(5):
-        other = rng.permutation(target.ravel()).reshape(target.shape)
-        assert total(other, dtype) == total(target, dtype)
 
 
 WEIGHTS = {
@@ -103,7 +91,7 @@ def test_rows_cut_anywhere_have_the_total_of_all(kind, options, shape, dtype):
     for n_cuts in (0, 1, 9):
         cuts = [0, *np.sort(rng.integers(0, shape[0] + 1, n_cuts)), shape[0]]
         parts = [weights(begin, end) for begin, end in pairwise(cuts)]
-        assert _calls.total_of_rows(np.concatenate(parts, axis=1), shape[1]) == want
+        assert _calls.total_of_rows(np.concatenate(parts, axis=1)) == want
 
 
 @pytest.mark.parametrize("of", [np.bool_, np.int8, np.uint16, np.float16, np.float32, np.float64])
@@ -116,13 +104,6 @@ def test_the_total_of_any_dtype_is_that_of_reals(dtype, of):
         target = (np.random.default_rng(1).uniform(0, 1, (100, 40))).astype(of)
         for layout, same in layouts(target):
             assert total(same, dtype) == total(target.astype(dtype), dtype), layout
-
-
-def test_masses_too_small_for_their_units_are_weighed_row_by_row():
-    target = np.full((16, 1024), 1e-16, np.float32)
-    target[0, 0] = 2.0**-8
-    expected = sum(map(Fraction, target.ravel().tolist()))
-    assert abs(total(target, np.float32) - expected) <= expected * Fraction(2) ** -45
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
