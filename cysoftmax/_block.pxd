@@ -22,7 +22,7 @@
 #   target_dot      sum of class_weight_c T_c (x_c - shift), as a sum of two doubles
 #   uniform_dot     sum of class_weight_c (x_c - shift), likewise
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
 from cysoftmax._job cimport TILES, Job, RowWeights, expect
 from cysoftmax._kernels cimport MOST_TILES, TILE
@@ -185,8 +185,8 @@ cdef inline void weigh_masses(const Job *job, Block *b, int r, double unmasked, 
 cdef inline void weigh_whole_tile(const Job *job, Block *b, int begin, const double *unmasked,
                                   const double *weight_sum, const double *target_sum,
                                   const double *target_mass) noexcept nogil:
-    """Do what weigh_masses does for the sixteen rows of a tile, in none of which all is masked or
-    the target all zeros: without a branch, in loops that become vectors."""
+    """Do what weigh_masses does for the sixteen rows of a tile, in none of which all is masked, and
+    of which those without a target were ignored: without a branch, in loops that become vectors."""
     cdef int r
     if job.plan.by_mass:
         for r in range(TILE):
@@ -215,13 +215,10 @@ cdef inline void clear_ignored(const Job *job, Block *b, int begin, int end) noe
 cdef inline void skip_ignored(const Job *job, Block *b) noexcept nogil:
     """Note that the ignored rows of a block are skipped, unless statistics want them: these do not
     need the target of a row."""
-    cdef int r, any_ignored = 0
-    for r in range(b.n_rows):
-        any_ignored |= b.ignored[r]
-    b.any_ignored = any_ignored
-    if not job.what & STATS:
+    b.any_ignored = memchr(b.ignored, True, b.n_rows) != NULL
+    if b.any_ignored and not job.what & STATS:
         memcpy(b.skipped, b.ignored, b.n_rows)
-        b.any_skipped = any_ignored
+        b.any_skipped = True
 
 
 cdef inline double all_mass(const Job *job, const Block *b, int i) noexcept nogil:

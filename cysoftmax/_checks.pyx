@@ -10,10 +10,13 @@ interface: of an ndarray x, x.ndim and x.size cost nothing here, and x.shape is 
 
 cimport cython
 cimport numpy as cnp
+from libc.math cimport INFINITY
 
 from cysoftmax._arrays cimport (
     DOUBLE, FLOAT, as_array, class_last, compute_dtype, copy_if_overlapping, is_half, native,
     native_order, overlap, readable_dtype, refuse_mask, shape_of, shape_without)
+from cysoftmax._core cimport active
+from cysoftmax._kernels cimport fp_enter, fp_leave, fp_mode
 
 import operator
 from numbers import Real
@@ -26,11 +29,12 @@ from cysoftmax._core import DefaultMode
 
 cnp.import_array()
 
-REAL = (FLOAT, DOUBLE)
-
 LARGEST = float(np.finfo(np.float64).max)
+CHECKED_NUMBERS = 2**14  # of any dtype and layout: as many are converted at a time
 # Weights from here to the reciprocal need no exponents of their own in the core.
 MODERATE = 2.0**-25
+# The smallest float64 that is rounded to an infinite float32.
+INFINITE_FLOAT = (2 - 2.0**-24) * 2.0**127
 # The largest class weight, by the dtype computed in, from which no exponent is taken out: products
 # with masses, factors and all other weights then stay within the range of the dtype.
 CLASS_WEIGHTS = {"f": (2.0**-30, 2.0**100), "d": (2.0**-300, 2.0**900)}
@@ -219,19 +223,34 @@ def broadcast_to(array, name, shape, whose):
         ) from None
 
 
-def check_weights(array, name):
-    """Raise an error unless all entries of ``array`` are finite and >= 0; return the smallest and
-    the largest."""
-    if not array.size:
-        return 1.0, 1.0
-    with DefaultMode(), np.errstate(all="ignore"):
-        least, most = float(array.min()), float(array.max())
-        good = least >= 0 and most < np.inf
+def check_weights(cnp.ndarray array, name):
+    """Raise an error unless all entries of `array` are finite and >= 0; return the smallest, the
+    smallest that is not 0 (infinity if there is none), and the largest."""
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(array), k = 0
+    cdef double[3] found
+    cdef double least = INFINITY, above_0 = INFINITY, most = 0
+    cdef bint whole = array.dtype == DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(array), good = True
+    while good and k < n:
+        piece = array if whole else contiguous(array.flat[k : k + CHECKED_NUMBERS], DOUBLE)
+        good = extent_of(piece, found)
+        least, above_0, most = min(least, found[0]), min(above_0, found[1]), max(most, found[2])
+        k += cnp.PyArray_SIZE(piece)
     if not good:
         bad = np.argwhere(~((array >= 0) & (array < np.inf)))[0]
         at = f" at index {tuple(int(i) for i in bad)}" if array.ndim else ""
         raise ValueError(f"{name} must be finite and >= 0; got {array[tuple(bad)]}{at}")
-    return least, most
+    return (least, above_0, most) if n > 0 else (1.0, 1.0, 1.0)
+
+
+cdef bint extent_of(cnp.ndarray numbers, double *found) noexcept:
+    """Find the extent of a contiguous array of float64; return whether that is possible."""
+    cdef fp_mode mode = fp_enter()
+    cdef bint good
+    with nogil:
+        good = active.doubles.extent(<const double *>cnp.PyArray_DATA(numbers),
+                                     cnp.PyArray_SIZE(numbers), found)
+    fp_leave(mode)
+    return good
 
 
 def check_class_weight(value, x, axis):
@@ -246,13 +265,9 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    smallest, largest = check_weights(
-        native(array, DOUBLE) if array.dtype not in REAL else array, "class_weight"
-    )
+    smallest, _, largest = check_weights(array, "class_weight")
     weight = contiguous(array, compute_dtype(x.dtype))
-    with DefaultMode():
-        fits = weight.size == 0 or weight.max() < np.inf
-    if not fits:
+    if weight.dtype == FLOAT and largest >= INFINITE_FLOAT:
         raise ValueError(
             f"class_weight must be within the range of {weight.dtype}; got {array.max()}"
         )
@@ -413,13 +428,9 @@ cdef int check_options(Options options, cnp.ndarray x, int axis, labels) except 
             options.class_weight, x, axis)
     if options.sample_weight is not None:
         options.sample_weight = per_row(options.sample_weight, "sample_weight", x, axis, True)
-        least, most = check_weights(options.sample_weight, "sample_weight")
-        options.sample_may_be_0 = least == 0
-        if least == 0:              # such rows are ignored
-            weights = options.sample_weight
-            with DefaultMode(), np.errstate(all="ignore"):
-                least = (weights + (weights == 0)).min()    # a sixth of the time of min(where=)
-        options.moderate &= MODERATE <= least and most < 1 / MODERATE
+        least, above_0, most = check_weights(options.sample_weight, "sample_weight")
+        options.sample_may_be_0 = least == 0        # such rows are ignored
+        options.moderate &= MODERATE <= above_0 and most < 1 / MODERATE
     if options.ignore_index is not None:
         options.ignore_index = check_ignore_index(options.ignore_index, labels)
     options.label_smoothing = check_number(options.label_smoothing, "label_smoothing", 0.0, 1.0)

@@ -192,7 +192,7 @@ def prepare_sample_weight(value, reduction):
     if value is None or isinstance(value, da.Array):
         return value
     weights = as_array(value, "sample_weight").astype(float)
-    largest = check_weights(weights, "sample_weight")[1]
+    largest = check_weights(weights, "sample_weight")[2]
     if reduction != "mean" or largest == 0 or 2.0**-300 <= largest <= 2.0**300:
         return weights
     return np.ldexp(weights, -math.frexp(largest)[1])

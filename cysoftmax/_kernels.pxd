@@ -139,6 +139,7 @@ cdef extern from "kernels.h" nogil:
         void (*divide)(const double *weight, const double *coarse, const double *fine,
                        ptrdiff_t n, double *hi, double *lo) noexcept nogil
         bint (*outside)(const double *x, ptrdiff_t n, double least, double most) noexcept nogil
+        bint (*extent)(const double *x, ptrdiff_t n, double *found) noexcept nogil
         void (*add_up)(const double *numbers, ptrdiff_t n, double *sums) noexcept nogil
         bint (*check_labels)(ptrdiff_t *y, ptrdiff_t n, ptrdiff_t n_classes, bint ignores,
                              ptrdiff_t ignore, char *ignored) noexcept nogil

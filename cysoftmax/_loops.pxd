@@ -99,17 +99,14 @@ cdef inline void add_label_weights(const Job *job, Scratch *s, ptrdiff_t index) 
         s.bad_label = True
     if job.loss.class_weight != NULL:
         gather_class_weights(job, b)
-    else:
-        for r in range(n):
-            b.w.label_mass[r] = 1
-    if job.loss.ignores:
-        job.doubles.clear(b.ignored, n, b.w.label_mass)
-    if job.sample.data != NULL:
-        read_per_row(job, &job.sample, 0, first, n, b.w.weight)
-        for r in range(n):
-            b.w.weight[r] *= b.w.label_mass[r]
-    else:
+    if job.sample.data == NULL:
         memcpy(b.w.weight, b.w.label_mass, n * sizeof(double))
+    else:
+        read_per_row(job, &job.sample, 0, first, n, b.w.weight)
+        for r in range(n if job.loss.class_weight != NULL else 0):
+            b.w.weight[r] *= b.w.label_mass[r]
+    if job.loss.ignores:
+        job.doubles.clear(b.ignored, n, b.w.weight)
     for r in range(n, <int>count_sixteens(n) * TILE):
         b.w.weight[r] = 0
     sum_sixteens(job, b.w.weight, NULL, count_sixteens(n), job.sums.sixteens + 4 * g + 2,

@@ -221,8 +221,7 @@ cdef inline void read_per_row(const Job *job, const Array *array, ptrdiff_t at, 
     cdef ptrdiff_t step = array.outer[job.ndim - 1]
     cdef int r
     if evenly_spaced(job, first, n) and step == sizeof(double):
-        for r in range(n):
-            values[r] = (<const double *>place)[r]
+        memcpy(values, place, n * sizeof(double))
     elif evenly_spaced(job, first, n):
         for r in range(n):
             values[r] = (<const double *>(place + r * step))[0]

@@ -7,7 +7,7 @@ from libc.math cimport isfinite, ldexp
 from cysoftmax._job cimport Job
 from cysoftmax._kernels cimport CHUNK, TILE
 from cysoftmax._numbers cimport real_at
-from cysoftmax._wide cimport NO_EXPONENT, Wide, exponent_of, wide
+from cysoftmax._wide cimport NO_EXPONENT, Wide, exponent_of, wide, without_exponent
 
 cdef struct Pair:                   # a sum as the kernels return it: hi + lo
     double hi, lo
@@ -217,7 +217,7 @@ cdef inline Wide wide_total_of_sixteens(const double *sums, const int *exponents
     for g in range(n):
         hi = two_sum(hi, ldexp(sums[4 * g], exponents[2 * g] - top), &error)
         lo += error + ldexp(sums[4 * g + 1], exponents[2 * g] - top)
-    return wide(hi + lo, top)
+    return without_exponent(wide(hi + lo, top))
 
 
 cdef inline void sum_rows(const Job *job, const Wide *rows, ptrdiff_t n, double *sums,

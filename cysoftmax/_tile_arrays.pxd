@@ -123,28 +123,46 @@ ctypedef fused index_type:
     int64_t
 
 
+ctypedef fused real_type:
+    float
+    double
+
+
 cdef inline void load_entries(const Job *job, Scratch *s, const Block *b,
                               char *tiles) noexcept nogil:
     """Load the rows of a sparse target as tiles."""
     memset(tiles, 0, count_sixteens(b.n_rows) * job.plan.tile_stride)
-    if job.sparse.index_item == 4:
-        scatter_entries(<const int32_t *>job.sparse.classes, job, s, b, tiles)
+    if job.itemsize == 4:
+        load_entries_as(<float *>tiles, job, s, b)
     else:
-        scatter_entries(<const int64_t *>job.sparse.classes, job, s, b, tiles)
+        load_entries_as(<double *>tiles, job, s, b)
 
 
-cdef inline void scatter_entries(const index_type *classes, const Job *job, Scratch *s,
-                                 const Block *b, char *tiles) noexcept nogil:
+cdef inline void load_entries_as(real_type *tiles, const Job *job, Scratch *s,
+                                 const Block *b) noexcept nogil:
+    if job.sparse.index_item == 4:
+        scatter_entries(<const int32_t *>job.sparse.classes, tiles, job, s, b)
+    else:
+        scatter_entries(<const int64_t *>job.sparse.classes, tiles, job, s, b)
+
+
+cdef inline void scatter_entries(const index_type *classes, real_type *tiles, const Job *job,
+                                 Scratch *s, const Block *b) noexcept nogil:
     """Store the entries of a block's rows into tiles of zeros. Entries of neighbouring rows follow
-    each other: they are converted together, as many as the staging buffer takes."""
+    each other: unless they are reals, they are converted together, as many as the staging buffer
+    takes."""
     cdef const Array *entries = &job.sparse.entries
     cdef ptrdiff_t room = job.n_classes * job.plan.block_rows, n_classes = job.n_classes
     cdef ptrdiff_t j = entry_bound(job, b.first), begin = j, ready = j, end, c
     cdef ptrdiff_t last = max(j, entry_bound(job, b.first + b.n_rows))
+    cdef const real_type *values = <const real_type *>s.staging     # of the entries begin ... ready
+    cdef ptrdiff_t pitch = job.plan.tile_stride // <ptrdiff_t>sizeof(real_type)
     cdef int r, is_outside, any_bad = 0
-    cdef char *place
+    cdef real_type *place
+    if holds_reals(job, entries):
+        values, ready = <const real_type *>entries.data + j, last
     for r in range(b.n_rows):
-        place = tile_of(job, tiles, r // TILE) + r % TILE * job.itemsize
+        place = tiles + r // TILE * pitch + r % TILE
         end = min(last, entry_bound(job, b.first + r + 1))
         while j < end:
             if j >= ready:
@@ -155,10 +173,7 @@ cdef inline void scatter_entries(const index_type *classes, const Job *job, Scra
             is_outside = <uint64_t>c >= <uint64_t>n_classes
             any_bad |= is_outside
             c = 0 if is_outside else c                 # changed since it was checked
-            if job.itemsize == 4:
-                (<float *>place)[c * TILE] = (<float *>s.staging)[j - begin]
-            else:
-                (<double *>place)[c * TILE] = (<double *>s.staging)[j - begin]
+            place[c * TILE] = values[j - begin]
             j += 1
     if any_bad:
         s.bad_label = True

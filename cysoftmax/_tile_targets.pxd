@@ -6,7 +6,8 @@
 from libc.string cimport memcpy, memset
 
 from cysoftmax._block cimport (
-    MOST_ROWS, Block, target_factor, uniform_factor, weigh_masses, weigh_whole_tile)
+    MOST_ROWS, Block, skip_ignored, target_factor, uniform_factor, weigh_masses,
+    weigh_whole_tile)
 from cysoftmax._extreme_targets cimport holds_small_numbers, lift_target, settle_row
 from cysoftmax._extremes cimport any_outside, lift_at
 from cysoftmax._formula cimport residual_mass
@@ -56,6 +57,8 @@ cdef inline void open_tiles(const Job *job, Scratch *s, Block *b, bint weighs) n
     if weighs:
         for t in range(count_sixteens(b.n_rows)):
             weigh_rows_of_tile(job, s, b, t)
+        if job.plan.by_mass and not job.given_masses:
+            skip_ignored(job, b)    # those without a target
 
 
 cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t) noexcept nogil:
@@ -79,12 +82,13 @@ cdef inline void weigh_rows_of_tile(const Job *job, Scratch *s, Block *b, int t)
             total_masses(job, base_of(job, s, t), weight_sum)
     if job.plan.by_mass:
         if total_masses(job, target, target_sum):
-            note_empty(job, b, t, target, target_sum)
-            any_0 = True
+            any_0 |= leaves_sums_of_0(job, b, t, target, target_sum)
         memcpy(target_mass, target_sum, sizeof(target_sum))
         if job.loss.class_weight != NULL:
             job.kernels.tile_multiply(target, job.loss.class_weight, job.n_classes)
-            any_0 |= total_masses(job, target, target_mass)
+            total_masses(job, target, target_mass)
+            for r in range(TILE):
+                any_0 |= target_mass[r] == 0
     if not any_0:
         weigh_whole_tile(job, b, begin, unmasked, weight_sum, target_sum, target_mass)
         if is_moderate_tile(job, b, begin):
@@ -108,16 +112,20 @@ cdef inline bint is_moderate_tile(const Job *job, const Block *b, int begin) noe
         or (job.loss.smoothing != 0 and any_outside(job, b.w.uniform_total + begin, TILE, 0, most)))
 
 
-cdef inline void note_empty(const Job *job, Block *b, int t, const char *target,
-                            const double *target_sum) noexcept nogil:
-    """Mark those rows of a tile as ignored whose target is all zeros. (A sum of 0 is not enough:
-    positive and negative entries may cancel.)"""
-    cdef int r
-    for r in range(min(TILE, b.n_rows - t * TILE)):
-        if target_sum[r] == 0:
-            b.ignored[t * TILE + r] |= not (
-                has_entry(job, target, r)
-                or holds_small_numbers(job, b.first + t * TILE + r))
+cdef inline bint leaves_sums_of_0(const Job *job, Block *b, int t, const char *target,
+                                  const double *target_sum) noexcept nogil:
+    """Mark those rows of a tile as ignored whose target is all zeros; return whether others sum to
+    0. (Positive and negative entries may cancel.)"""
+    cdef int begin = t * TILE, r
+    cdef bint any_other = False
+    for r in range(min(TILE, b.n_rows - begin)):
+        if target_sum[r] != 0 or b.ignored[begin + r]:
+            continue
+        if has_entry(job, target, r) or holds_small_numbers(job, b.first + begin + r):
+            any_other = True
+        else:
+            b.ignored[begin + r] = True
+    return any_other
 
 
 cdef inline bint has_entry(const Job *job, const char *tile, int r) noexcept nogil:

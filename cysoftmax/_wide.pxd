@@ -27,6 +27,12 @@ cdef inline double narrow(Wide w, int more) noexcept nogil:
     return ldexp(w.part, w.exponent + more) if w.exponent + more != 0 else w.part
 
 
+cdef inline Wide without_exponent(Wide w) noexcept nogil:
+    """Return w with the exponent 0 if a double holds it, and products with it, as normal
+    numbers."""
+    return Wide(narrow(w, 0), 0) if -500 < w.exponent < 500 else w
+
+
 cdef inline int exponent_of(Wide w) noexcept nogil:
     """Return the exponent of a number as `wide` has it; that of 0 is below all others."""
     return w.exponent if w.part != 0 else NO_EXPONENT

@@ -281,6 +281,10 @@ typedef struct {
                    double *hi, double *lo);
     /* Return whether any x[i] that is not 0 lies outside of least <= |x[i]| < most; a NaN does. */
     int (*outside)(const double *x, ptrdiff_t n, double least, double most);
+    /* found: the smallest, the smallest that is not 0 (infinity if there is none) and the largest
+       of n > 0 numbers. Return whether all of them are finite and >= 0; only then does `found`
+       hold. */
+    int (*extent)(const double *x, ptrdiff_t n, double found[3]);
     /* The sums of n sixteens of numbers, in the tree of (27): sums[4 i] = sum i, and sums[4 i + 1]
        = the sum of its rounding errors; n is at most CYSOFTMAX_TILES. */
     void (*add_up)(const double *numbers, ptrdiff_t n, double *sums);

@@ -209,9 +209,11 @@ static void doubles_of_rows(const subject *s, source *in, ptrdiff_t n) {
     const cysoftmax_masses masses = {a, b, c, 0.9};
     ptrdiff_t *y = any_bytes(in, n * (ptrdiff_t)sizeof *y);
     char *ignored = allocate(n);
+    double found[3];
     d->log_total(a, b, n, hi), add_doubles(hi, n);
     d->divide(a, b, c, n, hi, lo), add_doubles(hi, n), add_doubles(lo, n);
     add(d->outside(a, n, 0x1p-80, 0x1p80));
+    if (d->extent(a, n, found)) add_doubles(found, 3);
     d->numerators(&masses, below(in, 2) ? c : NULL, n, hi), add_doubles(hi, n);
     d->losses(&masses, a, b, c, n, hi), add_doubles(hi, n);
     add(d->rest_thresholds(a, b, n, lo)), add_doubles(lo, n);

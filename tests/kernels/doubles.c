@@ -71,6 +71,26 @@ void divide_of_zero_is_zero(const subject *s) {
 }
 
 // Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
+void the_extent_of_weights_is_found_at_any_place(const subject *s) {
+    static const double PUT[] = {1e-300, 0, -0.0, 1e300, -1e-300, NAN, INFINITY, -INFINITY};
+    double x[40], found[3];
+    for (ptrdiff_t n = 1; n <= COUNT(x); n++)
+        for (ptrdiff_t at = 0; at < n; at++)
+            for (int put = 0; put < COUNT(PUT); put++) {
+                double least = INFINITY, above_0 = INFINITY, most = 0;
+                int good = 1;
+                for (ptrdiff_t i = 0; i < n; i++) {
+                    x[i] = i == at ? PUT[put] : 1 + (double)i / 64;
+                    good &= x[i] >= 0 && x[i] < INFINITY;
+                    least = fmin(x[i], least);
+                    above_0 = x[i] == 0 ? above_0 : fmin(x[i], above_0);
+                    most = fmax(x[i], most);
+                }
+                CHECK(s->isa->doubles->extent(x, n, found) == good, n);
+                CHECK(!good || (found[0] == least && found[1] == above_0 && found[2] == most), n);
+            }
+}
+
 void a_number_outside_of_a_range_is_found_at_any_place(const subject *s) {
     static const double GOOD[] = {0.25, -0.25, 1, 3.999, -3.999, 0, -0.0};
     static const double BAD[] = {0.249, -0.249, 4, -4, 1e300, 5e-324, INFINITY, -INFINITY, NAN};

@@ -100,6 +100,7 @@
     DOUBLES(log_total_is_within_one_ulp)                                                          \
     DOUBLES(log_total_of_one_is_zero_and_of_nan_nan)                                              \
     DOUBLES(divide_has_twice_the_digits_with_fma)                                                 \
+    DOUBLES(the_extent_of_weights_is_found_at_any_place) \
     DOUBLES(a_number_outside_of_a_range_is_found_at_any_place)                                    \
     DOUBLES(divide_of_zero_is_zero)                                                               \
     DOUBLES(sixteen_numbers_add_up_to_twice_the_digits)                                           \
