@@ -229,9 +229,10 @@ def check_weights(cnp.ndarray array, name):
     cdef ptrdiff_t n = cnp.PyArray_SIZE(array), k = 0
     cdef double[3] found
     cdef double least = INFINITY, above_0 = INFINITY, most = 0
-    cdef bint whole = array.dtype == DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(array), good = True
+    cdef cnp.ndarray numbers = array if array.ndim == 1 else array.ravel(order="K")
+    cdef bint whole = numbers.dtype == DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(numbers), good = True
     while good and k < n:
-        piece = array if whole else contiguous(array.flat[k : k + CHECKED_NUMBERS], DOUBLE)
+        piece = numbers if whole else contiguous(numbers[k : k + CHECKED_NUMBERS], DOUBLE)
         good = extent_of(piece, found)
         least, above_0, most = min(least, found[0]), min(above_0, found[1]), max(most, found[2])
         k += cnp.PyArray_SIZE(piece)
@@ -265,7 +266,8 @@ def check_class_weight(value, x, axis):
             f"class_weight must have shape {(x.shape[axis],)}, one number for each class; "
             f"got shape {array.shape}"
         )
-    smallest, _, largest = check_weights(array, "class_weight")
+    smallest, _, largest = check_weights(
+        array if array.dtype in (FLOAT, DOUBLE) else native(array, DOUBLE), "class_weight")
     weight = contiguous(array, compute_dtype(x.dtype))
     if weight.dtype == FLOAT and largest >= INFINITE_FLOAT:
         raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import REAL, one_hot, some_logits
 from scipy import special
+from scipy.sparse import csr_array
 
 import cysoftmax
 
@@ -404,3 +405,23 @@ def test_a_confident_row_has_no_negative_zero_for_its_loss(isa):
         for target in [0], one_hot([0], x.shape[1]):
             assert not np.signbit(cysoftmax.cross_entropy(x, target))
             assert not np.signbit(cysoftmax.cross_entropy(x, target, reduction="none")).any()
+
+
+# ---------------------------------------------------------------- infinite masses
+
+
+@pytest.mark.parametrize("dtype", REAL)
+def test_an_infinite_mass_makes_its_row_nan_in_every_layout_and_batch(dtype, isa):
+    for n_classes in WIDTHS:
+        x, target = np.zeros((33, n_classes), dtype), np.ones((33, n_classes), dtype)
+        target[::2, n_classes // 2] = np.inf
+        sparse_target = csr_array(target)
+        for logits in x, np.asfortranarray(x):
+            for masses in target, np.asfortranarray(target), sparse_target:
+                got = cysoftmax.cross_entropy_with_grad(logits, masses, reduction="none")
+                assert np.isnan(got.loss[::2]).all(), n_classes
+                assert np.isnan(got.grad[::2]).all(), n_classes
+                assert np.isfinite(got.grad[1::2]).all(), n_classes
+        alone = cysoftmax.cross_entropy_with_grad(x[:1], target[:1], reduction="none")
+        assert np.isnan(alone.loss).all(), n_classes
+        assert np.isnan(alone.grad).all(), n_classes

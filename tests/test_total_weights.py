@@ -171,6 +171,17 @@ def test_a_wrong_guess_of_the_weight_is_not_to_be_seen(kind, dtype):
     np.testing.assert_allclose(in_place, rows / weights.sum(), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_total_of_0_is_found_where_the_number_of_rows_was_expected(dtype):
+    logits = np.random.default_rng(0).standard_normal((33_000, 4)).astype(dtype)
+    target = np.full((33_000, 4), 0.25, dtype)
+    target[-1] = [-32_999, 0, 0, 0]
+    for x in logits, np.asfortranarray(logits):
+        got = cysoftmax.cross_entropy_with_grad(x, target)
+        assert np.isnan(got.loss)
+        assert not got.grad.any()
+
+
 def test_a_weight_near_the_number_of_rows_counts_as_that():
     logits = np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
     target = np.full((5000, 4), 0.25, np.float32)

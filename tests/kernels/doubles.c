@@ -70,12 +70,12 @@ void divide_of_zero_is_zero(const subject *s) {
     for (int k = 0; k < 20; k++) CHECK(hi[k] == 0 && lo[k] == 0, k);
 }
 
-// Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
 void the_extent_of_weights_is_found_at_any_place(const subject *s) {
     static const double PUT[] = {1e-300, 0, -0.0, 1e300, -1e-300, NAN, INFINITY, -INFINITY};
-    double x[40], found[3];
-    for (ptrdiff_t n = 1; n <= COUNT(x); n++)
-        for (ptrdiff_t at = 0; at < n; at++)
+    double found[3];
+    for (ptrdiff_t n = 1; n <= 40; n++)
+        for (ptrdiff_t at = 0; at < n; at++, release()) {
+            double *x = allocate(n * (ptrdiff_t)sizeof *x);
             for (int put = 0; put < COUNT(PUT); put++) {
                 double least = INFINITY, above_0 = INFINITY, most = 0;
                 int good = 1;
@@ -89,6 +89,7 @@ void the_extent_of_weights_is_found_at_any_place(const subject *s) {
                 CHECK(s->isa->doubles->extent(x, n, found) == good, n);
                 CHECK(!good || (found[0] == least && found[1] == above_0 && found[2] == most), n);
             }
+        }
 }
 
 void a_number_outside_of_a_range_is_found_at_any_place(const subject *s) {
@@ -108,6 +109,7 @@ void a_number_outside_of_a_range_is_found_at_any_place(const subject *s) {
     }
 }
 
+// Powers of two of both signs, many orders of magnitude apart: their sum is known exactly.
 void sixteen_numbers_add_up_to_twice_the_digits(const subject *s) {
     for (int apart = 0; apart <= 90; apart++) {
         double numbers[TILE], tree[TILE], sums[2];

@@ -153,6 +153,16 @@ def test_a_weight_that_is_negative_or_not_finite_is_a_value_error(name, function
         fails(ValueError, message, function, **{name: value}, label_smoothing=0.1)
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).max <= 1e308, reason="long doubles are doubles")
+@pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
+def test_weights_beyond_float64_are_a_value_error(name):
+    n = {"class_weight": 3, "sample_weight": 5}[name]
+    weights = np.full(n, np.longdouble("1e4000"))
+    message = rf"^{name} must be finite and >= 0; got inf at index"
+    with pytest.raises(ValueError, match=message):
+        cysoftmax.cross_entropy(np.zeros((5, 3)), [0] * 5, **{name: weights})
+
+
 @pytest.mark.parametrize(("name", "function", "value", "came"), cases(WRONG_KINDS))
 def test_an_option_of_a_wrong_kind_is_a_type_error(name, function, value, came):
     came = "|".join(re.escape(word) for word in came.split("|"))
