@@ -230,9 +230,9 @@ def check_weights(cnp.ndarray array, name):
     cdef double[3] found
     cdef double least = INFINITY, above_0 = INFINITY, most = 0
     cdef cnp.ndarray numbers = array if array.ndim == 1 else array.ravel(order="K")
-    cdef bint whole = numbers.dtype == DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(numbers), good = True
+    cdef bint whole = numbers.dtype == DOUBLE and cnp.PyArray_ISCARRAY_RO(numbers), good = True
     while good and k < n:
-        piece = numbers if whole else contiguous(numbers[k : k + CHECKED_NUMBERS], DOUBLE)
+        piece = numbers if whole else numbers[k : k + CHECKED_NUMBERS].astype(DOUBLE)  # aligned
         good = extent_of(piece, found)
         least, above_0, most = min(least, found[0]), min(above_0, found[1]), max(most, found[2])
         k += cnp.PyArray_SIZE(piece)
@@ -244,7 +244,7 @@ def check_weights(cnp.ndarray array, name):
 
 
 cdef bint extent_of(cnp.ndarray numbers, double *found) noexcept:
-    """Find the extent of a contiguous array of float64; return whether that is possible."""
+    """Find the extent of an aligned contiguous array of float64; return whether it has one."""
     cdef fp_mode mode = fp_enter()
     cdef bint good
     with nogil:
