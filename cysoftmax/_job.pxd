@@ -115,6 +115,8 @@ cdef struct Plan:                   # decided once per call, in _plan.pxd, where
     bint x_adjacent, out_adjacent   # a class of neighbouring rows lies together, as reals
     bint x_row_by_row, out_row_by_row               # each row begins where the last one ends
     bint target_row_by_row          # so do the rows of a distribution of reals, and those of x
+    bint rows_of_vjp                # ROWS: a VJP whose rows follow each other in each array
+    bint columns_of_vjp             # TILES: one of which neighbouring rows are neighbours in each
     bint assembles                  # streamed tiles are put together as rows first
     ptrdiff_t rows_ahead            # how many rows ahead logits are prefetched; 0: they are not
     ptrdiff_t exp_stride            # bytes from one row of exps to the next

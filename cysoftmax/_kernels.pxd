@@ -55,12 +55,14 @@ cdef extern from "kernels.h" nogil:
         void (*sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
                          double *lo) noexcept nogil
-        void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, bint skip_zeros,
-                    double *hi, double *lo) noexcept nogil
+        void (*dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, double *hi,
+                    double *lo) noexcept nogil
         void (*strided_dot)(const void *a, ptrdiff_t a_step, const void *x, ptrdiff_t x_step,
                             ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo,
                     void *out) noexcept nogil
+        void (*rows_vjp)(const void *p, const void *v, ptrdiff_t n, ptrdiff_t n_rows,
+                         void *out) noexcept nogil
         void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                       double *lo) noexcept nogil
         void (*minus_rest)(void *const *e, const double *coarse, const double *fine,
@@ -104,11 +106,13 @@ cdef extern from "kernels.h" nogil:
         void (*tile_gradient)(void *e, ptrdiff_t n, const Gradient *g) noexcept nogil
         bint (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo) noexcept nogil
         void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift,
-                         bint skip_zeros, double *hi, double *lo) noexcept nogil
+                         double *hi, double *lo) noexcept nogil
         void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                               double *hi, double *lo) noexcept nogil
         void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi,
                          const double *lo) noexcept nogil
+        void (*tiles_vjp)(const void *p, ptrdiff_t p_stride, const void *v, ptrdiff_t v_stride,
+                          ptrdiff_t n, int n_tiles, void *tiles, ptrdiff_t pitch) noexcept nogil
         void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value,
                               ptrdiff_t *index) noexcept nogil
         void (*tile_multiply)(void *a, const void *weights, ptrdiff_t n) noexcept nogil

@@ -8,10 +8,11 @@ from libc.string cimport memcpy
 
 from cysoftmax._block cimport Block, open_weights
 from cysoftmax._formula cimport finish_block, finish_part
-from cysoftmax._job cimport SPANS, TILES, Job
+from cysoftmax._job cimport ROWS, SPANS, TILES, Job
 from cysoftmax._kernels cimport TILE, fp_enter, fp_leave, fp_mode
 from cysoftmax._numbers cimport read_labels, read_per_row
-from cysoftmax._rows cimport load_rows, reduce_rows, weigh_rows, write_rows
+from cysoftmax._rows cimport (
+    load_rows, reduce_rows, weigh_rows, write_rows, write_rows_of_vjp)
 from cysoftmax._scratch cimport Scratch, open_scratch, scratch_of
 from cysoftmax._spans cimport (
     LOAD, REDUCE, SPAN_CHUNKS, WEIGH, WRITE, SpanBlock, Stage, end_stage, join_span, open_spans,
@@ -20,7 +21,9 @@ from cysoftmax._sums cimport ChunkSums, count_sixteens, sum_sixteens
 from cysoftmax._target cimport gather_class_weights, open_block
 from cysoftmax._threads cimport thread_num
 from cysoftmax._tile_targets cimport weigh_tiles
-from cysoftmax._tiles cimport load_tiles, reduce_tiles, skip_tiles, skips_all, write_tiles
+from cysoftmax._tiles cimport (
+    load_tiles, reduce_tiles, skip_tiles, skips_all, takes_columns, write_columns_of_vjp,
+    write_tiles)
 from cysoftmax._what cimport VJP
 from cysoftmax._write cimport close_scratch, store_block, store_sums
 
@@ -31,9 +34,14 @@ cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept 
     cdef Block *b = &s.block
     cdef char *tiles
     cdef int begin = 0, end
+    if job.plan.rows_of_vjp and job.plan.way == ROWS:
+        write_rows_of_vjp(job, s, index)
+        return
     open_block_at(job, s, b, index, False)
     if job.plan.way == TILES and skips_all(b):
         skip_tiles(job, s, b)
+    elif job.plan.columns_of_vjp and job.plan.way == TILES and takes_columns(job, b):
+        write_columns_of_vjp(job, s, b)
     elif job.plan.way == TILES:
         tiles = s.buffers[s.current]    # reduce_tiles makes the next block's buffer the current one
         load_tiles(job, s, b)

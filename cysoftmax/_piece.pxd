@@ -66,13 +66,13 @@ cdef inline void reduce_piece(const Job *job, Scratch *s, const Block *b, int r,
     """Compute all sums over the chunks of a piece of row r. Dots come first: exps may be written
     over the logits."""
     if job.what & VJP:
-        dot_chunks(job, p.a, p.x, p.n, 0, False, &sums.sum.target_dot)
+        dot_chunks(job, p.a, p.x, p.n, NULL, &sums.sum.target_dot)
         return
     if needs_dots(job, b, r):
         target_dots(job, s, b, r, p, sums)
     exp_chunks(job, s, p, b.shift[r], sums)
     if job.what & STATS:
-        dot_chunks(job, p.e, p.x, p.n, b.shift[r], True, &sums.sum.entropy_dot)
+        dot_chunks(job, p.e, p.x, p.n, &b.shift[r], &sums.sum.entropy_dot)
         target_exp_dots(job, s, b, r, p, sums)
 
 

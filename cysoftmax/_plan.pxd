@@ -26,9 +26,18 @@ cdef enum:
     # The way ROWS loads and reduces sixteen rows together if their exps stay in the L1 cache. That
     # saves 2 to 3 % of the time of a few hundred classes.
     PART_IN_L1 = 1 << 14
-    # Bytes of a row of a VJP: longer ones are faster one by one (20000 x 100: 0.7 of the time,
-    # float64 0.65; 60000 x 32 float32 1.05).
+    # Classes of a VJP whose rows follow each other: fewer are faster as tiles (4 from memory: 0.98
+    # of the time, float64 0.8; 6: 1.1). Bytes of a row of others: longer ones are faster one by one
+    # (20000 x 100: 0.7 of the time, float64 0.65; 60000 x 32 float32 1.05).
+    LEAST_VJP = 6
     TILE_BYTES_VJP = 128
+    # Bytes of the rows of a VJP that are computed before they are streamed (65536 x 100: 0.9 of the
+    # time of 8192, and of 16384).
+    VJP_PART = 1 << 12
+    # Classes whose cache lines fall into the same set of an L2 cache of LINES_APART bytes a way.
+    # More are copied as tiles: 64 classes of 256 x 256 images 0.8 of the time, 21 1.2.
+    LINES_APART = 1 << 16
+    MOST_IN_SET = 24
     # Bytes of a row: shorter ones end in too many unfinished cache lines to be streamed.
     STREAMED_ROW = 256
     # Bytes of a row: longer ones are not prefetched (256 x 128256: 0.87 of the time).
@@ -131,6 +140,21 @@ cdef inline void plan_arrays(Job *job, ptrdiff_t stream_bytes) noexcept:
     plan.out_row_by_row = rows_follow(job, &job.out) and job.out.contiguous
     plan.target_row_by_row = plan.x_row_by_row and job.target_is == DISTRIBUTION and (
         rows_follow(job, &job.target) and holds_reals(job, &job.target))
+    plan.rows_of_vjp = (
+        job.what & VJP and job.n_classes <= CHUNK and plan.x_row_by_row and plan.out_row_by_row
+        and rows_follow(job, &job.target) and job.target.contiguous)
+    plan.columns_of_vjp = (
+        job.what & VJP and job.n_classes <= CHUNK and plan.x_adjacent and plan.out_adjacent
+        and rows_adjacent(job, &job.target) and holds_reals(job, &job.target)
+        and lines_of_a_set(job) <= MOST_IN_SET)
+
+
+cdef inline ptrdiff_t lines_of_a_set(const Job *job) noexcept:
+    """Return how many classes of a row of strided classes compete for one set of the L2 cache."""
+    cdef ptrdiff_t apart = job.x.step if job.x.step > 0 else -job.x.step, power = 1
+    while power < LINES_APART and apart % (2 * power) == 0:
+        power *= 2
+    return job.n_classes * power // LINES_APART
 
 
 cdef inline bint streams_16(const Job *job, const Array *array) noexcept:
@@ -149,6 +173,9 @@ cdef inline void plan_rows(Job *job) noexcept:
         job.target_is == VECTOR and not job.target.contiguous)
     plan.way = ROWS
     plan.loads_ahead = plan.assembles = False
+    if plan.rows_of_vjp:
+        plan_rows_of_vjp(job)
+        return
     plan.exp_stride = (row_bytes + 63) // 64 * 64
     plan.block_rows = TILE
     if 1 < plan.n_threads and job.n_rows < 64 * plan.n_threads:
@@ -168,6 +195,19 @@ cdef inline void plan_rows(Job *job) noexcept:
                    and job.n_classes > CHUNK)
 
 
+cdef inline void plan_rows_of_vjp(Job *job) noexcept:
+    """Plan a VJP whose rows follow each other: blocks of few rows, which are read, computed and
+    stored in turns."""
+    cdef Plan *plan = &job.plan
+    cdef ptrdiff_t row_bytes = job.n_classes * job.itemsize
+    plan.block_rows = <int>max(<ptrdiff_t>1, min(
+        min(<ptrdiff_t>MOST_ROWS, job.n_rows // plan.n_threads), VJP_PART // row_bytes))
+    plan.part_rows = plan.block_rows
+    plan.defers = False
+    plan.streamed = plan.exps_in_scratch = plan.exceeds_cache
+    plan.buffer_bytes = plan.block_rows * row_bytes + PAGE
+
+
 # ---------------------------------------------------------------- tiles
 
 cdef inline bint suits_tiles(const Job *job) noexcept:
@@ -175,7 +215,9 @@ cdef inline bint suits_tiles(const Job *job) noexcept:
     ones that fit."""
     if not rows_fill_tiles(job):
         return False
-    if job.x.step == job.x.item and job.what & VJP:    # no exps, whose sums sixteen rows share
+    if job.x.step == job.x.item and job.what & VJP:     # no exps, whose sums sixteen rows share
+        if job.plan.rows_of_vjp:
+            return job.n_classes < LEAST_VJP
         return job.n_classes * job.itemsize <= TILE_BYTES_VJP
     if job.x.step == job.x.item:
         return job.n_classes <= (

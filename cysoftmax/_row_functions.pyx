@@ -317,7 +317,7 @@ cdef void softmax_vjp(const Row *row, const Strided *v) noexcept nogil:
         c = k * CHUNK
         n = chunk_size(row.n, k)
         if side_by_side:
-            row.kernels.dot(place_of(v, c), place_of(&row.x, c), n, 0, False, &pair.hi, &pair.lo)
+            row.kernels.dot(place_of(v, c), place_of(&row.x, c), n, NULL, &pair.hi, &pair.lo)
         else:
             row.kernels.strided_dot(place_of(v, c), v.step, place_of(&row.x, c), row.x.step, n,
                                     &pair.hi, &pair.lo)

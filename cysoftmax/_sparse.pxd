@@ -142,7 +142,7 @@ cdef inline void dot_entries(const Job *job, Entries e, const char *x, double sh
         pair_of(first, k)[0] = Pair(0, 0)
     while e.j < e.end:
         k = pack(job, &e, True, x, p, bad)
-        job.kernels.dot(p.a, p.x, p.n, shift, True, &pair_of(first, k).hi, &pair_of(first, k).lo)
+        job.kernels.dot(p.a, p.x, p.n, &shift, &pair_of(first, k).hi, &pair_of(first, k).lo)
 
 
 cdef inline void add_entry_terms(const Job *job, Entries e, const char *x, double shift,

@@ -87,14 +87,15 @@ cdef inline void sum_chunks(const Job *job, const char *a, ptrdiff_t n,
 
 
 cdef inline void dot_chunks(const Job *job, const char *a, const char *x, ptrdiff_t n,
-                            double shift, bint skip_zeros, Pair *first) noexcept nogil:
-    """Sum a (x - shift) over each chunk of n classes, all but exactly."""
+                            const double *shift, Pair *first) noexcept nogil:
+    """Sum a (x - shift), or a x if `shift` is NULL, over each chunk of n classes, all but exactly;
+    see the kernel."""
     cdef Pair *sums
     cdef ptrdiff_t k, at
     for k in range(chunks(n)):
         sums = pair_of(first, k)
         at = k * CHUNK * job.itemsize
-        job.kernels.dot(a + at, x + at, chunk_size(n, k), shift, skip_zeros, &sums.hi, &sums.lo)
+        job.kernels.dot(a + at, x + at, chunk_size(n, k), shift, &sums.hi, &sums.lo)
 
 
 cdef inline void diff_chunks(const Job *job, const char *a, const char *x, ptrdiff_t n,

@@ -229,7 +229,7 @@ cdef inline void target_dots(const Job *job, Scratch *s, const Block *b, int r, 
     """Sum masses times (x - shift), unless the target is a label, and with label smoothing class
     weights times (x - shift), over each chunk of a piece."""
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.x, p.n, b.shift[r], True, &sums.sum.target_dot)
+        dot_chunks(job, p.a, p.x, p.n, &b.shift[r], &sums.sum.target_dot)
     elif job.target_is == SPARSE:
         dot_entries(job, piece_entries(job, s, b, r, p), p.x, b.shift[r], s.packed,
                     &sums.sum.target_dot, &s.bad_label)
@@ -249,9 +249,10 @@ cdef inline void target_terms(const Job *job, Scratch *s, const Block *b, int r,
 cdef inline void target_exp_dots(const Job *job, Scratch *s, const Block *b, int r,
                                  const Piece *p, ChunkSums *sums) noexcept nogil:
     """Sum masses times exps over each chunk of a piece: total times the target's probability."""
+    cdef double zero = 0
     cdef ptrdiff_t k, c
     if job.target_is == DISTRIBUTION:
-        dot_chunks(job, p.a, p.e, p.n, 0, True, &sums.sum.target_exps)
+        dot_chunks(job, p.a, p.e, p.n, &zero, &sums.sum.target_exps)
     elif job.target_is == SPARSE:
         dot_entries(job, piece_entries(job, s, b, r, p), p.e, 0, s.packed,
                     &sums.sum.target_exps, &s.bad_label)

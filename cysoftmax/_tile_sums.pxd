@@ -16,8 +16,7 @@ from cysoftmax._tile_arrays cimport tile_of
 
 cdef enum TileSum:                  # what total_tile sums
     MASSES                          # a
-    PRODUCTS                        # a (x - shift), 0 where a is 0
-    PLAIN_PRODUCTS                  # a x, whatever a is
+    PRODUCTS                        # a (x - shift), 0 where a is 0; a x if shift is NULL
     DIFFERENCES                     # a (x - shift), none positive; a is ones if NULL
 
 
@@ -32,7 +31,7 @@ cdef inline void sum_chunk(const Job *job, TileSum what, const char *a, const ch
     elif what == DIFFERENCES:
         job.kernels.tile_diff_sum(a + at if a != NULL else NULL, x + at, n, shift, hi, lo)
     else:
-        job.kernels.tile_dot(a + at, x + at, n, shift, what == PRODUCTS, hi, lo)
+        job.kernels.tile_dot(a + at, x + at, n, shift, hi, lo)
 
 
 cdef inline void total_tile(const Job *job, TileSum what, const char *a, const char *x,

@@ -19,7 +19,7 @@ from cysoftmax._scratch cimport Scratch
 from cysoftmax._sums cimport count_sixteens
 from cysoftmax._tile_arrays cimport load_array, load_entries, tile_of
 from cysoftmax._tile_sums cimport (
-    DIFFERENCES, PLAIN_PRODUCTS, PRODUCTS, mend_dots, total_masses, total_tile)
+    DIFFERENCES, PRODUCTS, mend_dots, total_masses, total_tile)
 from cysoftmax._what cimport VJP
 
 # ---------------------------------------------------------------- weigh
@@ -156,12 +156,10 @@ cdef inline void tile_dots(const Job *job, Scratch *s, Block *b, int t,
     weights times (x - shift); of a VJP, the products of both vectors."""
     cdef const double *shift = b.shift + t * TILE
     cdef double *dot = b.target_dot_hi + t * TILE
-    cdef double[TILE] zero
     cdef const char *target = tile_of(job, s.target, t)
     cdef const char *base
     if job.what & VJP:
-        memset(zero, 0, sizeof(zero))
-        total_tile(job, PLAIN_PRODUCTS, target, x, zero, dot, b.target_dot_lo + t * TILE)
+        total_tile(job, PRODUCTS, target, x, NULL, dot, b.target_dot_lo + t * TILE)
         return
     if job.plan.by_mass:
         total_tile(job, PRODUCTS, target, x, shift, dot, b.target_dot_lo + t * TILE)

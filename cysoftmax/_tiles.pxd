@@ -57,19 +57,27 @@ cdef inline void mask_logits(const Job *job, Scratch *s, Block *b, int t,
         weigh_rows_of_tile(job, s, b, t)
 
 
+cdef inline ptrdiff_t next_spaced_block(const Job *job, const Block *b) noexcept nogil:
+    """Return where the thread's next block begins if it is to be loaded ahead; else -1."""
+    cdef ptrdiff_t first = b.first + job.plan.block_rows
+    cdef ptrdiff_t thread_rows = job.plan.thread_blocks * job.plan.block_rows
+    if (job.plan.loads_ahead and first % thread_rows != 0
+            and first + job.plan.block_rows <= job.n_rows
+            and evenly_spaced(job, first, job.plan.block_rows)):
+        return first
+    return -1
+
+
 cdef inline void plan_ahead(const Job *job, Scratch *s, const Block *b) noexcept nogil:
     """Plan what is loaded while this block's exps are computed: rows that follow each other are
     prefetched, strided ones copied into the other buffer, which becomes the current one. (Strided
     classes are often a power of two apart, and then compete for a few sets of the cache: as many
     lines as a prefetch of the whole block would need do not stay there.)"""
-    cdef ptrdiff_t next_block = b.first + job.plan.block_rows
-    cdef ptrdiff_t thread_rows = job.plan.thread_blocks * job.plan.block_rows
+    cdef ptrdiff_t next_block = next_spaced_block(job, b)
     cdef int r
     s.overlap.next_tiles = NextTiles(NULL, NULL, TILE, NULL, 0, 0, 0, NULL)
     s.tiles_ready = -1
-    if (job.plan.loads_ahead and next_block % thread_rows != 0
-            and next_block + job.plan.block_rows <= job.n_rows
-            and evenly_spaced(job, next_block, job.plan.block_rows)):
+    if next_block >= 0:
         s.tiles_ready = next_block
         s.current = 1 - s.current
         for r in range(job.plan.block_rows):
@@ -269,3 +277,22 @@ cdef inline void tile_variance(const Job *job, Scratch *s, const Block *b, int t
                               weight, variance)
     raise_rows(job, variance, raised)
     clear_tile(job, s, b, t, 0, variance)
+
+
+# ---------------------------------------------------------------- columns of a VJP
+
+cdef inline bint takes_columns(const Job *job, const Block *b) noexcept nogil:
+    """Return whether the rows of a block of a VJP lie side by side, in whole tiles."""
+    return b.n_rows % TILE == 0 and evenly_spaced(job, b.first, b.n_rows)
+
+
+cdef inline void write_columns_of_vjp(const Job *job, Scratch *s, const Block *b) noexcept nogil:
+    """Write a block of rows of a VJP (15) that lie side by side in all three arrays."""
+    cdef int n_tiles = <int>count_sixteens(b.n_rows)
+    s.tiles_ready = next_spaced_block(job, b)       # for which unfinished cache lines are to wait
+    job.kernels.tiles_vjp(
+        row_at(job, &job.x, b.first), job.x.step // job.itemsize,
+        row_at(job, &job.target, b.first), job.target.step // job.itemsize,
+        job.n_classes, n_tiles, s.buffers[0], job.plan.tile_stride // job.itemsize)
+    store_array(job, s, &job.out, b, s.buffers[0], False, True)
+    s.tiles_ready = -1

@@ -146,17 +146,19 @@ typedef struct {
        a is 0 so is the term. n is at most CYSOFTMAX_CHUNK. */
     void (*diff_sum)(const void *a, const void *x, ptrdiff_t n, double shift, double *hi,
                      double *lo);
-    /* hi + lo = sum of a (x - shift), the second sum of (19), in twice the digits of a real; shift
-       is finite, and n at most CYSOFTMAX_CHUNK. With `skip_zeros` the term of a class with a = 0 is
-       0 whatever its x is, -inf and NaN included. */
-    void (*dot)(const void *a, const void *x, ptrdiff_t n, double shift, int skip_zeros, double *hi,
+    /* hi + lo = sum of a (x - *shift), the second sum of (19), in twice the digits of a real; the
+       shift is finite, and n at most CYSOFTMAX_CHUNK. The term of a class with a = 0 is 0 whatever
+       its x is, -inf and NaN included. If shift is NULL: the sum of a x, for any a and x. */
+    void (*dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, double *hi,
                 double *lo);
-    /* What `dot` computes with a shift of 0 and without skip_zeros, of numbers that are a_step and
-       x_step bytes apart. */
+    /* What `dot` computes without a shift, of numbers that are a_step and x_step bytes apart. */
     void (*strided_dot)(const void *a, ptrdiff_t a_step, const void *x, ptrdiff_t x_step,
                         ptrdiff_t n, double *hi, double *lo);
     /* out = p (v - hi - lo) (15), where hi + lo is the dot product of p and v */
     void (*vjp)(const void *p, const void *v, ptrdiff_t n, double hi, double lo, void *out);
+    /* out = p (v - sum of p v) for n_rows rows that follow each other; in place if out is p or v.
+       n is at most CYSOFTMAX_CHUNK. */
+    void (*rows_vjp)(const void *p, const void *v, ptrdiff_t n, ptrdiff_t n_rows, void *out);
     /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 rows, x[i] the logit of one class of row
        i; a, shift, hi, lo: (n,) doubles. Each has the bits that dot gives for this term alone, with
        skip_zeros. */
@@ -243,11 +245,16 @@ typedef struct {
        CYSOFTMAX_CHUNK for the sums. tile_sum returns whether any hi is 0; if lo is NULL, hi becomes
        hi + lo. */
     int (*tile_sum)(const void *a, ptrdiff_t n, double *hi, double *lo);
-    void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, int skip_zeros,
-                     double *hi, double *lo);
+    void (*tile_dot)(const void *a, const void *x, ptrdiff_t n, const double *shift, double *hi,
+                     double *lo);
     void (*tile_diff_sum)(const void *a, const void *x, ptrdiff_t n, const double *shift,
                           double *hi, double *lo);
     void (*tile_vjp)(void *p, const void *v, ptrdiff_t n, const double *hi, const double *lo);
+    /* What rows_vjp does, for n_tiles tiles of rows that lie side by side: class c of row r is at
+       p[c * p_stride + r] and v[c * v_stride + r]. The results are stored as tiles, as tiles_load
+       stores them. */
+    void (*tiles_vjp)(const void *p, ptrdiff_t p_stride, const void *v, ptrdiff_t v_stride,
+                      ptrdiff_t n, int n_tiles, void *tiles, ptrdiff_t pitch);
     void (*tile_index_of)(const void *x, ptrdiff_t n, const double *value, ptrdiff_t *index);
     /* Multiply class c of each row with weights[c]; weights: (n,). */
     void (*tile_multiply)(void *a, const void *weights, ptrdiff_t n);

@@ -110,6 +110,12 @@ static inline wide w_unless_0(wide a, wide b) {
     return (wide){_mm256_and_pd(_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), b.low),
                   _mm256_and_pd(_mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ), b.high)};
 }
+static inline double w_sum16(const wide a[2]) {
+    const wide both = w_add(a[0], a[1]);
+    __m256d t = _mm256_add_pd(both.low, both.high);
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
 static inline vec v_load_half(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }

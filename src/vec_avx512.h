@@ -99,6 +99,12 @@ static inline wide w_unless_0(wide a, wide b) {
     return (wide){_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.low, zero, _CMP_NEQ_UQ), b.low),
                   _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.high, zero, _CMP_NEQ_UQ), b.high)};
 }
+static inline double w_sum16(const wide a[1]) {
+    const __m512d both = _mm512_add_pd(a[0].low, a[0].high);
+    __m256d t = _mm256_add_pd(_mm512_castpd512_pd256(both), _mm512_extractf64x4_pd(both, 1));
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
 static inline vec v_load_half(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }

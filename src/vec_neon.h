@@ -100,6 +100,11 @@ static inline wide w_unless_0(wide a, wide b) {
     return (wide){vbslq_f64(vceqq_f64(a.low, zero), zero, b.low),
                   vbslq_f64(vceqq_f64(a.high, zero), zero, b.high)};
 }
+static inline double w_sum16(const wide a[4]) {
+    const wide t = w_add(w_add(a[0], a[2]), w_add(a[1], a[3]));
+    const float64x2_t s = vaddq_f64(t.low, t.high);
+    return vgetq_lane_f64(s, 0) + vgetq_lane_f64(s, 1);
+}
 static inline vec v_load_half(const uint16_t *p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }

@@ -27,7 +27,7 @@ static inline void v_stream(real *p, vec a) { *p = a; }
 
 #ifdef CYSOFTMAX_F32
 // A wide holds VEC_LANES doubles: the numbers of a vec. w_fma(a, b, c): a b + c, rounded once, or
-// twice as in v_fma. w_unless_0(a, b): b, or 0 where a is 0.
+// twice as in v_fma. w_unless_0(a, b): b, or 0 where a is 0. w_sum16: what v_sum16 does for vecs.
 typedef double wide;
 static inline wide w_set1(double a) { return a; }
 static inline wide w_of(vec a) { return (double)a; }
@@ -38,6 +38,13 @@ static inline wide w_add(wide a, wide b) { return a + b; }
 static inline wide w_sub(wide a, wide b) { return a - b; }
 static inline wide w_fma(wide a, wide b, wide c) { return a * b + c; }
 static inline wide w_unless_0(wide a, wide b) { return a == 0 ? 0 : b; }
+static inline double w_sum16(const wide a[16]) {
+    double t[16];
+    for (int l = 0; l < 16; l++) t[l] = a[l];
+    for (int step = 8; step > 0; step /= 2)
+        for (int l = 0; l < step; l++) t[l] += t[l + step];
+    return t[0];
+}
 #endif
 
 // Load or store the first n <= VEC_LANES reals; the other lanes are `fill`, or are not written.

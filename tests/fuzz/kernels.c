@@ -82,8 +82,11 @@ static void row_of_sums(const subject *s, source *in, ptrdiff_t n) {
     void *out = reals(s, NULL, n);
     s->k->sum(a, n, &hi, &lo), add(hi), add(lo);
     s->k->diff_sum(NULL, x, n, s->k->max(x, n), &hi, &lo), add(hi), add(lo);
-    s->k->dot(a, x, n, any_shift(s, in), below(in, 2), &hi, &lo), add(hi), add(lo);
+    const double shift = any_shift(s, in);
+    s->k->dot(a, x, n, below(in, 2) ? &shift : NULL, &hi, &lo), add(hi), add(lo);
     s->k->vjp(a, x, n, hi, lo, out), add_reals(s, out, n);
+    s->k->rows_vjp(a, x, 1 + n / 20, n / (1 + n / 20), out);
+    add_reals(s, out, n / (1 + n / 20) * (1 + n / 20));
     s->k->multiply(a, x, n, out), add_reals(s, out, n);
     s->k->select(any_bytes(in, n), x, n, *any_doubles(in, 1), out), add_reals(s, out, n);
     s->k->fill(*any_doubles(in, 1), n, out, below(in, 2)), add_reals(s, out, n);
@@ -174,7 +177,7 @@ static void tile_of_sums(const subject *s, source *in, ptrdiff_t n) {
     void *a = any_reals(s, in, n * TILE), *x = any_reals(s, in, n * TILE);
     const double *shift = any_doubles(in, TILE);
     add(s->k->tile_sum(a, n, hi, lo)), add_doubles(hi, TILE), add_doubles(lo, TILE);
-    s->k->tile_dot(a, x, n, shift, below(in, 2), hi, lo);
+    s->k->tile_dot(a, x, n, below(in, 2) ? shift : NULL, hi, lo);
     add_doubles(hi, TILE), add_doubles(lo, TILE);
     s->k->tile_index_of(x, n, shift, index);
     for (int r = 0; r < TILE; r++) add((double)index[r]);
@@ -195,6 +198,9 @@ static void adjacent_tiles(const subject *s, source *in, ptrdiff_t n) {
     void *tiles = reals(s, NULL, pitch * n_tiles), *out = reals(s, NULL, reach);
     s->k->tiles_load(any_reals(s, in, reach), stride, n, n_tiles, tiles, pitch, largest);
     add_doubles(largest, width), add_reals(s, tiles, pitch * n_tiles);
+    s->k->tiles_vjp(any_reals(s, in, reach), stride, any_reals(s, in, reach), stride, n, n_tiles,
+                    tiles, pitch);
+    add_reals(s, tiles, pitch * n_tiles);
     s->k->tiles_store(tiles, pitch, n, n_tiles, below(in, 2) ? hi : NULL, lo, out, stride,
                       edged ? allocate(64 * n) : NULL, 0, 0);
     add_reals(s, out, reach);

@@ -67,6 +67,7 @@ static void hash_tempered_row(const subject *s, uint64_t *h, const kind *kind, p
 
 static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff_t n) {
     static double x[MAX_N], a[MAX_N], v[MAX_N];
+    const double four = 4;
     double mass, hi, lo;
     fill(s, kind, (uint64_t)n + 1, x, n);
     fill_weights(x, (uint64_t)n + 2, a, n);
@@ -74,11 +75,11 @@ static void hash_target(const subject *s, uint64_t *h, const kind *kind, ptrdiff
     void *e = reals(s, v, n), *target = reals(s, a, n), *out = reals(s, NULL, n);
     s->k->sum(target, n, &mass, &lo);
     hash_pair(h, &mass, &lo, 1);
-    s->k->dot(target, reals(s, x, n), n, 4, 1, &hi, &lo);
+    s->k->dot(target, reals(s, x, n), n, &four, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
     difference(s, target, n - 1, 0.3, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
-    s->k->dot(e, target, n, 0, 0, &hi, &lo);
+    s->k->dot(e, target, n, NULL, &hi, &lo);
     hash_pair(h, &hi, &lo, 1);
     s->k->vjp(target, e, n, hi, lo, out);
     hash_reals(s, h, out, n);

@@ -25,17 +25,18 @@ void sum_has_twice_the_digits(const subject *s, const row *r) {
 }
 
 // In float64 without FMA the error of a product is lost: its bound is that of one rounding a term.
-static void check_dot(const subject *s, const row *r, const double *a, int skip_zeros,
+static void check_dot(const subject *s, const row *r, const double *a, const double *shift,
                       const char *sentence) {
     wide exact = {0, 0};
     long double size = 0;
     double hi, lo;
     for (ptrdiff_t i = 0; i < r->n; i++) {
-        if (skip_zeros && a[i] == 0) continue;
-        wide_add_product(&exact, a[i], (long double)r->x[i] - r->shift);
-        size += fabsl(a[i] * ((long double)r->x[i] - r->shift));
+        if (shift && a[i] == 0) continue;
+        const long double x = shift ? (long double)r->x[i] - *shift : (long double)r->x[i];
+        wide_add_product(&exact, a[i], x);
+        size += fabsl(a[i] * x);
     }
-    s->k->dot(reals(s, a, r->n), r->logits, r->n, r->shift, skip_zeros, &hi, &lo);
+    s->k->dot(reals(s, a, r->n), r->logits, r->n, shift, &hi, &lo);
     const int lost = s->t->digits == 53 && !s->fused;
     const double bound = lost ? ldexp(1, s->t->digits) : 8;
     check_within(s, "dot (eps^2)", twice_the_digits(s, exact, size, hi, lo), bound, sentence,
@@ -46,16 +47,17 @@ void dot_has_twice_the_digits(const subject *s, const row *r) {
     static double a[MAX_N];
     if (r->kind->masked) return;
     fill_signed(s, r->seed, a, r->n);
-    check_dot(s, r, a, 0, __func__);
+    check_dot(s, r, a, NULL, __func__);
+    check_dot(s, r, a, &r->shift, __func__);
 }
 
 void dot_skips_zeros_even_at_minus_infinity(const subject *s, const row *r) {
     static double a[MAX_N];
     fill_weights(r->x, r->seed, a, r->n);
-    check_dot(s, r, a, 1, __func__);
+    check_dot(s, r, a, &r->shift, __func__);
     for (ptrdiff_t i = 0; i < r->n; i++)
         if (a[i] == 0) a[i] = -0.0;
-    check_dot(s, r, a, 1, __func__);
+    check_dot(s, r, a, &r->shift, __func__);
 }
 
 void strided_dot_has_the_bits_of_dot(const subject *s, const row *r) {
@@ -68,7 +70,7 @@ void strided_dot_has_the_bits_of_dot(const subject *s, const row *r) {
         spread_a[2 * (last - i)] = a[i];
         spread_x[3 * i] = x[i];
     }
-    s->k->dot(reals(s, a, n), reals(s, x, n), n, 0, 0, &want_hi, &want_lo);
+    s->k->dot(reals(s, a, n), reals(s, x, n), n, NULL, &want_hi, &want_lo);
     char *as = reals(s, spread_a, 2 * last + 1), *xs = reals(s, spread_x, 3 * last + 1);
     s->k->strided_dot(as + 2 * last * s->t->size, -2 * s->t->size, xs, 3 * s->t->size, n, &hi, &lo);
     CHECK_ROW(same_bits(hi, want_hi) && same_bits(lo, want_lo));
@@ -76,13 +78,14 @@ void strided_dot_has_the_bits_of_dot(const subject *s, const row *r) {
 
 void dot_with_mass_on_minus_infinity_is_minus_infinity(const subject *s) {
     static double a[SHORT], x[SHORT];
+    const double shift = 8;
     double hi, lo;
     for (ptrdiff_t n = 1; n <= SHORT; n++)
-        for (int skip_zeros = 0; skip_zeros < 2; skip_zeros++, release()) {
+        for (int shifted = 0; shifted < 2; shifted++, release()) {
             fill(s, &KINDS[0], (uint64_t)n, x, n);
             for (ptrdiff_t i = 0; i < n; i++) a[i] = 0.25;
             x[n * 2 / 3] = -HUGE_VAL;
-            s->k->dot(reals(s, a, n), reals(s, x, n), n, 8, skip_zeros, &hi, &lo);
+            s->k->dot(reals(s, a, n), reals(s, x, n), n, shifted ? &shift : NULL, &hi, &lo);
             CHECK(hi == -HUGE_VAL, n);
         }
 }
@@ -108,7 +111,7 @@ void terms_are_what_dot_has_for_each_alone(const subject *s, const row *r) {
         s->k->terms(a + c, gathered, shift, (int)count, hi, lo);
         ok &= hi[count] == -42 && lo[count] == -42;
         for (ptrdiff_t i = 0; i < count; i++) {
-            s->k->dot(at(s, as, c + i), at(s, r->logits, c + i), 1, r->shift, 1, &high, &low);
+            s->k->dot(at(s, as, c + i), at(s, r->logits, c + i), 1, &r->shift, &high, &low);
             if (isinf(high)) low = 0; // where dot has NaN
             ok &= hi[i] == high && lo[i] == low;
         }
@@ -155,9 +158,36 @@ void vjp_is_within_its_bound(const subject *s, const row *r) {
     fill_signed(s, r->seed + 1, v, r->n);
     for (ptrdiff_t i = 0; i < r->n; i++) p[i] /= 0x1p9;
     void *ps = reals(s, p, r->n), *vs = reals(s, v, r->n), *out = reals(s, NULL, r->n);
-    s->k->dot(vs, ps, r->n, 0, 0, &hi, &lo);
+    s->k->dot(vs, ps, r->n, NULL, &hi, &lo);
     s->k->vjp(ps, vs, r->n, hi, lo, out);
     for (ptrdiff_t i = 0; i < r->n; i++)
         worst = max(worst, ulps(s->t, get(s, out, i), p[i] * (((long double)v[i] - hi) - lo)));
     WITHIN_ROW("vjp", worst, 2.5);
+}
+
+// Up to 18 rows, more than are worked on together; into an array of their own, over p and over v.
+void vjps_of_rows_are_those_of_each(const subject *s) {
+    enum { MOST_ROWS = 18 };
+    static double p[MOST_ROWS * MAX_N], v[MOST_ROWS * MAX_N];
+    double hi, lo;
+    for (ptrdiff_t n = 1; n <= MAX_N * 7 / 8; n += n < 70 ? 1 : 61)
+        for (ptrdiff_t n_rows = 1; n_rows <= MOST_ROWS; n_rows += n_rows % 2 ? 15 : 1, release()) {
+            const ptrdiff_t size = n_rows * n;
+            fill_signed(s, (uint64_t)n, p, size);
+            fill_signed(s, (uint64_t)n + 1, v, size);
+            if (n_rows > 1) v[n] = n % 3 == 0 ? NAN : n % 3 == 1 ? HUGE_VAL : -0.0;
+            char *ps = reals(s, p, size), *vs = reals(s, v, size);
+            char *expected = reals(s, NULL, size);
+            for (ptrdiff_t r = 0; r < n_rows; r++) {
+                s->k->dot(at(s, ps, r * n), at(s, vs, r * n), n, NULL, &hi, &lo);
+                s->k->vjp(at(s, ps, r * n), at(s, vs, r * n), n, hi, lo, at(s, expected, r * n));
+            }
+            for (int place = 0; place < 3; place++) {
+                char *out = guarded(s, size, n % 16);
+                if (place > 0) memcpy(out, place == 1 ? ps : vs, (size_t)(size * s->t->size));
+                const char *a = place == 1 ? out : ps, *b = place == 2 ? out : vs;
+                s->k->rows_vjp(a, b, n, n_rows, out);
+                CHECK(same_reals(s, out, expected, size) && canaries_live(s, out, size), n);
+            }
+        }
 }

@@ -86,11 +86,12 @@ void dots_of_sixteen_rows_are_those_of_each(const subject *s) {
             make_sixteen(s, &x, size(i), first / FILLINGS);
             for (int r = 0; r < TILE; r++)
                 shift[r] = (r + first) % 3 ? s->k->max(x.rows[r], x.n) : 0;
-            for (int skip_zeros = 0; skip_zeros < 2; skip_zeros++) {
+            for (int shifted = 0; shifted < 2; shifted++) {
                 int ok = 1;
-                s->k->tile_dot(a.tile, x.tile, a.n, shift, skip_zeros, hi, lo);
+                s->k->tile_dot(a.tile, x.tile, a.n, shifted ? shift : NULL, hi, lo);
                 for (int r = 0; r < TILE; r++) {
-                    s->k->dot(a.rows[r], x.rows[r], a.n, shift[r], skip_zeros, &high, &low);
+                    const double *its = shifted ? &shift[r] : NULL;
+                    s->k->dot(a.rows[r], x.rows[r], a.n, its, &high, &low);
                     ok &= same_sums(hi[r], lo[r], high, low);
                 }
                 CHECK(ok, a.n);
@@ -127,7 +128,7 @@ void the_vjp_of_sixteen_rows_is_that_of_each(const subject *s) {
         for (int first = 0; first < FILLINGS; first++, release()) {
             make_sixteen(s, &p, size(i), first);
             make_sixteen(s, &v, size(i), (first + i) % FILLINGS);
-            s->k->tile_dot(p.tile, v.tile, p.n, (double[TILE]){0}, 0, hi, lo);
+            s->k->tile_dot(p.tile, v.tile, p.n, NULL, hi, lo);
             void *out = guarded_copy(s, p.tile, p.n), *row = reals(s, NULL, p.n);
             s->k->tile_vjp(out, v.tile, p.n, hi, lo);
             int ok = canaries_live(s, out, p.n * TILE);
@@ -136,6 +137,33 @@ void the_vjp_of_sixteen_rows_is_that_of_each(const subject *s) {
                 ok &= row_of_tile_is(s, out, r, row, p.n);
             }
             CHECK(ok, p.n);
+        }
+}
+
+void the_vjp_of_rows_side_by_side_is_that_of_tiles(const subject *s) {
+    double hi[TILE], lo[TILE], largest[CYSOFTMAX_TILES * TILE];
+    for (int i = 0; i < SIZES; i++)
+        for (int n_tiles = 1; n_tiles <= CYSOFTMAX_TILES && size(i) <= 128;
+             n_tiles += 3, release()) {
+            const ptrdiff_t n = size(i), width = n_tiles * TILE, pitch = n * TILE + 3;
+            const ptrdiff_t p_stride = width + 1, v_stride = width + 6, room = n_tiles * pitch;
+            uint64_t seed = (uint64_t)n;
+            char *p = reals(s, NULL, n * p_stride), *v = reals(s, NULL, n * v_stride);
+            char *p_tiles = reals(s, NULL, room), *v_tiles = reals(s, NULL, room);
+            for (ptrdiff_t j = 0; j < n * p_stride; j++) put(s, p, j, noise(&seed));
+            for (ptrdiff_t j = 0; j < n * v_stride; j++) put(s, v, j, noise(&seed));
+            s->k->tiles_load(p, p_stride, n, n_tiles, p_tiles, pitch, largest);
+            s->k->tiles_load(v, v_stride, n, n_tiles, v_tiles, pitch, largest);
+            char *out = guarded(s, room, 0);
+            s->k->tiles_vjp(p, p_stride, v, v_stride, n, n_tiles, out, pitch);
+            int ok = canaries_live(s, out, room);
+            for (int t = 0; t < n_tiles; t++) {
+                char *tile = at(s, p_tiles, t * pitch), *vector = at(s, v_tiles, t * pitch);
+                s->k->tile_dot(tile, vector, n, NULL, hi, lo);
+                s->k->tile_vjp(tile, vector, n, hi, lo);
+                ok &= same_reals(s, at(s, out, t * pitch), tile, n * TILE);
+            }
+            CHECK(ok, n);
         }
 }
 

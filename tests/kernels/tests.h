@@ -57,6 +57,7 @@
     ROW(diff_sum_is_within_its_bound)                                                             \
     ONCE(diff_sum_is_infinite_or_nan_where_a_logit_is)                                            \
     ROW(vjp_is_within_its_bound)                                                                  \
+    ONCE(vjps_of_rows_are_those_of_each)                                                          \
     /* stores.c */                                                                                \
     ONCE(rows_of_every_length_are_streamed_whole_and_alone)                                       \
     ONCE(fill_stores_whole_and_alone)                                                             \
@@ -84,6 +85,7 @@
     ONCE(dots_of_sixteen_rows_are_those_of_each)                                                  \
     ONCE(differences_of_sixteen_rows_are_those_of_each)                                           \
     ONCE(the_vjp_of_sixteen_rows_is_that_of_each)                                                 \
+    ONCE(the_vjp_of_rows_side_by_side_is_that_of_tiles)                                           \
     ONCE(places_in_sixteen_rows_are_those_in_each)                                                \
     ONCE(weights_of_classes_multiply_sixteen_rows_as_each)                                        \
     ONCE(masks_select_in_sixteen_rows_what_they_do_in_each)                                       \
