@@ -147,6 +147,11 @@ static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     _mm_storeu_ps(p, _mm256_castps256_ps128(a));
     _mm_storeu_ps(p + 4 * step, _mm256_extractf128_ps(a, 1));
 }
+static inline void v_turn(vec a[2]) {
+    const vec low = _mm256_permute2f128_ps(a[0], a[1], 0x20);
+    a[1] = _mm256_permute2f128_ps(a[0], a[1], 0x31);
+    a[0] = low;
+}
 #define V_PERMUTES 1
 typedef __m256i vec_places;
 static inline vec_places v_load_places(const bits_t *p) {
@@ -241,6 +246,11 @@ static inline vec v_load_quarters(const real *p, ptrdiff_t step) {
 static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     _mm_storeu_pd(p, _mm256_castpd256_pd128(a));
     _mm_storeu_pd(p + 2 * step, _mm256_extractf128_pd(a, 1));
+}
+static inline void v_turn(vec a[2]) {
+    const vec low = _mm256_permute2f128_pd(a[0], a[1], 0x20);
+    a[1] = _mm256_permute2f128_pd(a[0], a[1], 0x31);
+    a[0] = low;
 }
 static inline real v_sum16(const vec a[4]) {
     vec t = v_add(v_add(a[0], a[2]), v_add(a[1], a[3]));

@@ -140,6 +140,16 @@ static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     _mm_storeu_ps(p + 8 * step, _mm512_extractf32x4_ps(a, 2));
     _mm_storeu_ps(p + 12 * step, _mm512_extractf32x4_ps(a, 3));
 }
+static inline void v_turn(vec a[4]) {
+    const vec b = _mm512_shuffle_f32x4(a[0], a[1], 0x44),
+              c = _mm512_shuffle_f32x4(a[0], a[1], 0xee);
+    const vec d = _mm512_shuffle_f32x4(a[2], a[3], 0x44),
+              e = _mm512_shuffle_f32x4(a[2], a[3], 0xee);
+    a[0] = _mm512_shuffle_f32x4(b, d, 0x88);
+    a[1] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    a[2] = _mm512_shuffle_f32x4(c, e, 0x88);
+    a[3] = _mm512_shuffle_f32x4(c, e, 0xdd);
+}
 #define V_PERMUTES 1
 typedef __m512i vec_places;
 static inline vec_places v_load_places(const bits_t *p) { return _mm512_loadu_si512(p); }
@@ -217,6 +227,16 @@ static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     _mm_storeu_pd(p + 2 * step, _mm512_extractf64x2_pd(a, 1));
     _mm_storeu_pd(p + 4 * step, _mm512_extractf64x2_pd(a, 2));
     _mm_storeu_pd(p + 6 * step, _mm512_extractf64x2_pd(a, 3));
+}
+static inline void v_turn(vec a[4]) {
+    const vec b = _mm512_shuffle_f64x2(a[0], a[1], 0x44),
+              c = _mm512_shuffle_f64x2(a[0], a[1], 0xee);
+    const vec d = _mm512_shuffle_f64x2(a[2], a[3], 0x44),
+              e = _mm512_shuffle_f64x2(a[2], a[3], 0xee);
+    a[0] = _mm512_shuffle_f64x2(b, d, 0x88);
+    a[1] = _mm512_shuffle_f64x2(b, d, 0xdd);
+    a[2] = _mm512_shuffle_f64x2(c, e, 0x88);
+    a[3] = _mm512_shuffle_f64x2(c, e, 0xdd);
 }
 static inline real v_sum16(const vec a[2]) {
     vec both = v_add(a[0], a[1]);

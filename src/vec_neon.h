@@ -198,6 +198,7 @@ static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     (void)step;
     v_store(p, a);
 }
+static inline void v_turn(vec a[1]) { (void)a; }
 
 // A macro, because GCC 12 left out every call of an inline function: tests/check_prefetch.sh.
 #if defined(__GNUC__)

@@ -148,6 +148,9 @@ static inline void v_store_quarters(real *p, ptrdiff_t step, vec a) {
     *p = a;
 }
 
+// Of as many vecs as a vec has quarters: exchange quarter j of a[i] with quarter i of a[j].
+static inline void v_turn(vec a[1]) { (void)a; }
+
 // Where a quarter has four reals, V_PERMUTES is defined, and v_permute(a, v_load_places(p)): lane
 // p[i] of a in each lane i.
 
