@@ -30,7 +30,8 @@ from cysoftmax._write cimport close_scratch, store_block, store_sums
 # ---------------------------------------------------------------- blocks of rows
 
 cdef inline void do_block(const Job *job, Scratch *s, ptrdiff_t index) noexcept nogil:
-    """Take one block of rows through the four stages: open, load, reduce, write."""
+    """Take one block of rows through the four stages: open, load, reduce, write. (A VJP of rows or
+    columns of reals is one kernel.)"""
     cdef Block *b = &s.block
     cdef char *tiles
     cdef int begin = 0, end

@@ -28,14 +28,15 @@ cdef enum:
     PART_IN_L1 = 1 << 14
     # Classes of a VJP whose rows follow each other: fewer are faster as tiles (4 from memory: 0.98
     # of the time, float64 0.8; 6: 1.1). Bytes of a row of others: longer ones are faster one by one
-    # (20000 x 100: 0.7 of the time, float64 0.65; 60000 x 32 float32 1.05).
+    # (before rows_vjp was: 20000 x 100 0.7 of the time, float64 0.65; 60000 x 32 float32 1.05).
     LEAST_VJP = 6
     TILE_BYTES_VJP = 128
     # Bytes of the rows of a VJP that are computed before they are streamed (65536 x 100: 0.9 of the
     # time of 8192, and of 16384).
     VJP_PART = 1 << 12
     # Classes whose cache lines fall into the same set of an L2 cache of LINES_APART bytes a way.
-    # More are copied as tiles: 64 classes of 256 x 256 images 0.8 of the time, 21 1.2.
+    # More are copied as tiles: 64 classes of 256 x 256 images 0.8 of the time, 21 1.2 (Ice Lake,
+    # 20 lines a set).
     LINES_APART = 1 << 16
     MOST_IN_SET = 24
     # Bytes of a row: shorter ones end in too many unfinished cache lines to be streamed.
@@ -202,7 +203,6 @@ cdef inline void plan_rows_of_vjp(Job *job) noexcept:
     cdef ptrdiff_t row_bytes = job.n_classes * job.itemsize
     plan.block_rows = <int>max(<ptrdiff_t>1, min(
         min(<ptrdiff_t>MOST_ROWS, job.n_rows // plan.n_threads), VJP_PART // row_bytes))
-    plan.part_rows = plan.block_rows
     plan.defers = False
     plan.streamed = plan.exps_in_scratch = plan.exceeds_cache
     plan.buffer_bytes = plan.block_rows * row_bytes + PAGE

@@ -61,7 +61,9 @@ cdef struct Scratch:
     Packed *packed                  # some entries of a sparse row
     Piece pieces[TILE]              # of the rows that are worked on together
     Overlap overlap
-    ptrdiff_t tiles_ready           # the current buffer has the tiles from this row on, or -1
+    # The current buffer has the tiles from this row on, or -1. (While columns of a VJP are stored:
+    # the next block begins there, of which nothing is copied.)
+    ptrdiff_t tiles_ready
     ptrdiff_t carried_to            # column_carries end before this row, or -1
     Carry out_carry, variance_carry     # the unfinished cache line of each output
     bint bad_label                  # a label was out of range

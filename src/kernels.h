@@ -1,7 +1,7 @@
 // The table of kernels: what the Cython core may ask of an instruction set.
 //
 // A kernel knows contiguous reals. It allocates nothing, raises no error and keeps no state. The
-// definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, convert.inc, half.inc,
+// definitions are in rows.inc, lanes.inc, dots.inc, targets.inc, vjp.inc, convert.inc, half.inc,
 // doubles.inc, one_hot.inc and merge.inc.
 //
 // Numbers in parentheses, as (21), are equations of docs/derivation.md. Shapes: (n,) is n reals
@@ -161,7 +161,7 @@ typedef struct {
     void (*rows_vjp)(const void *p, const void *v, ptrdiff_t n, ptrdiff_t n_rows, void *out);
     /* hi[i] + lo[i] = a[i] (x[i] - shift[i]) for n <= 16 rows, x[i] the logit of one class of row
        i; a, shift, hi, lo: (n,) doubles. Each has the bits that dot gives for this term alone, with
-       skip_zeros. */
+       its shift. */
     void (*terms)(const double *a, const void *x, const double *shift, int n, double *hi,
                   double *lo);
     /* *e[i] = -(the sum of the other exps of row i), so that `scale` makes p - 1 of it without a

@@ -217,3 +217,43 @@ def test_a_large_batch_of_images_may_have_two_outputs_or_be_worked_on_in_place(p
         y = x.copy()
         out = function(y, axis=1, out=y if in_place else np.zeros_like(y))
         assert_same_bits(out, np.moveaxis(function(rows), -1, 1).copy())
+
+
+def places_of_vjp(p, v, offset):
+    """Yield p, v and out: an array of its own, then over p, then over v."""
+    own = room(len(p), p.size // len(p), p.dtype, offset=offset)
+    yield p, v, own.reshape(p.shape)
+    assert untouched(own)
+    for over in 0, 1:
+        pair = p.copy(), v.copy()
+        yield *pair, pair[over]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [5, 6, 31, 100, 1000, 1024, 1025])
+def test_a_large_vjp_has_the_bits_of_small_ones(n_classes, dtype, n_threads):
+    v = logits(n_classes, dtype, offset=1)
+    p = cysoftmax.softmax(v / 2)
+    expected = [cysoftmax.softmax_vjp(p[rows], v[rows]) for rows in parts(len(p))]
+    for a, b, out in places_of_vjp(p, v, offset=3):
+        cysoftmax.softmax_vjp(a, b, out=out, n_threads=n_threads)
+        for rows, small in zip(parts(len(p)), expected, strict=True):
+            assert_same_bits(out[rows], small)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("n_classes", "pixels"), [(3, 64), (21, 6000), (21, 16384), (40, 16384), (70, 784), (300, 129)]
+)
+def test_a_large_vjp_over_channels_has_the_bits_of_its_pixels(n_classes, pixels, dtype, n_threads):
+    n_images = BYTES // (np.dtype(dtype).itemsize * n_classes * pixels) + 1
+    v = np.random.default_rng(2).standard_normal((n_images, n_classes, pixels)).astype(dtype)
+    p = cysoftmax.softmax(v / 2, axis=1)
+    rows = [np.ascontiguousarray(np.moveaxis(a, 1, -1)).reshape(-1, n_classes) for a in (p, v)]
+    small = cysoftmax.softmax_vjp(*rows).reshape(n_images, pixels, n_classes)
+    expected = np.ascontiguousarray(np.moveaxis(small, -1, 1))
+    for a, b, out in places_of_vjp(p, v, offset=5):
+        cysoftmax.softmax_vjp(a, b, axis=1, out=out, n_threads=n_threads)
+        assert_same_bits(out, expected)
