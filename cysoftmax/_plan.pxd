@@ -26,9 +26,11 @@ cdef enum:
     # The way ROWS loads and reduces sixteen rows together if their exps stay in the L1 cache. That
     # saves 2 to 3 % of the time of a few hundred classes.
     PART_IN_L1 = 1 << 14
-    # Classes of a VJP whose rows follow each other: fewer are faster as tiles (4 from memory: 0.98
-    # of the time, float64 0.8; 6: 1.1). Bytes of a row of others: longer ones are faster one by one
-    # (before rows_vjp was: 20000 x 100 0.7 of the time, float64 0.65; 60000 x 32 float32 1.05).
+    # Classes of a VJP whose rows follow each other, in float32; twice as many in float64: fewer are
+    # faster as tiles (float32 from memory: 4 0.98 of the time, 6 1.1; float64 in the cache: 10 0.7,
+    # 12 0.8, 16 0.95, but 16 from memory 1.35). Bytes of a row of others: longer ones are faster
+    # one by one (before rows_vjp was: 20000 x 100 0.7 of the time, float64 0.65; 60000 x 32
+    # float32 1.05).
     LEAST_VJP = 6
     TILE_BYTES_VJP = 128
     # Bytes of the rows of a VJP that are computed before they are streamed (65536 x 100: 0.9 of the
@@ -217,7 +219,7 @@ cdef inline bint suits_tiles(const Job *job) noexcept:
         return False
     if job.x.step == job.x.item and job.what & VJP:     # no exps, whose sums sixteen rows share
         if job.plan.rows_of_vjp:
-            return job.n_classes < LEAST_VJP
+            return job.n_classes < LEAST_VJP * job.itemsize // 4
         return job.n_classes * job.itemsize <= TILE_BYTES_VJP
     if job.x.step == job.x.item:
         return job.n_classes <= (
